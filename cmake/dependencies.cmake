@@ -1,0 +1,28 @@
+# Everything rep is built on, from the system's packages (Debian: scripts/setup.sh) or, for LibTorch,
+# from CMAKE_PREFIX_PATH. Nothing is downloaded here.
+find_package(Threads REQUIRED)
+find_package(OpenCV REQUIRED COMPONENTS core imgproc imgcodecs)
+find_package(yaml-cpp REQUIRED)
+find_package(spdlog REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(libzip REQUIRED IMPORTED_TARGET libzip)
+if(TARGET yaml-cpp::yaml-cpp)  # the name since 0.8
+  set(YAML_TARGET yaml-cpp::yaml-cpp)
+else()
+  set(YAML_TARGET yaml-cpp)
+endif()
+
+find_package(Torch 1.13 QUIET)
+if(NOT Torch_FOUND)
+  find_package(Torch REQUIRED)  # a version file that knows no ranges
+endif()
+if(TORCH_CXX_FLAGS MATCHES "CXX11_ABI=0")
+  message(FATAL_ERROR "This LibTorch uses the old libstdc++ ABI; take a cxx11-abi build (any release from 2.7)")
+endif()
+# The newest LibTorch headers need C++20; the sources are valid in both.
+get_target_property(_torch_standard torch CXX_STANDARD)
+if(_torch_standard AND _torch_standard GREATER CMAKE_CXX_STANDARD)
+  set(CMAKE_CXX_STANDARD ${_torch_standard})
+endif()

@@ -1,0 +1,61 @@
+# Sourced by the other scripts, from the root of the repository: messages, and where builds lie.
+# shellcheck shell=bash
+
+say() { echo "==> $*"; }
+
+fail() {
+  echo "error: $*" >&2
+  exit 1
+}
+
+# Help is a script's first comment, from its second line on.
+print_help() { sed -n '2,/^[^#]/ { s/^# \{0,1\}//p }' "$0"; }
+
+# Whether version $1 is at least $2.
+version_at_least() { [[ $(printf '%s\n' "$2" "$1" | sort --version-sort | head -n 1) == "$2" ]]; }
+
+# Prints a CMake that works and is new enough for CMakeLists.txt: the one on PATH, or else Debian's.
+find_cmake() {
+  local candidate version
+  for candidate in "$(command -v cmake || true)" /usr/bin/cmake; do
+    [[ -n $candidate ]] || continue
+    version=$("$candidate" --version 2>/dev/null | sed -n 's/^cmake version //p') || continue
+    if [[ -n $version ]] && version_at_least "$version" 3.22; then
+      echo "$candidate"
+      return
+    fi
+  done
+  fail "no working CMake of version 3.22 or newer; install Debian's package 'cmake'"
+}
+
+# Prints the folder of TorchConfig.cmake under $1: a LibTorch, or Python's torch.utils.cmake_prefix_path.
+torch_config_folder() {
+  local folder
+  for folder in "$1"/share/cmake/Torch "$1"/Torch "$1"/lib/cmake/Torch "$1"/lib/*/cmake/Torch; do
+    if [[ -f $folder/TorchConfig.cmake ]]; then
+      echo "$folder"
+      return
+    fi
+  done
+  fail "no LibTorch in '$1': TorchConfig.cmake is not under share/cmake/Torch there;" \
+    "give the folder of an unpacked LibTorch or Python's torch.utils.cmake_prefix_path"
+}
+
+# Prints the version of the LibTorch in $1, e.g. 2.13.0.
+torch_version() {
+  local folder
+  folder=$(torch_config_folder "$1") || exit 1
+  sed -n 's/^set(PACKAGE_VERSION "\([0-9.]*\).*/\1/p' "$folder/TorchConfigVersion.cmake"
+}
+
+# Prints the build folder of preset $1 with the LibTorch in $2 ("": the system's).
+build_folder() {
+  local preset=$1 torch=$2 version suffix=
+  if [[ -z $torch ]]; then
+    echo "build/$preset"
+    return
+  fi
+  version=$(torch_version "$torch") || exit 1
+  if [[ $preset != release ]]; then suffix="-$preset"; fi
+  echo "build/torch-$version-$(realpath "$torch" | sha256sum | cut -c 1-6)$suffix"
+}

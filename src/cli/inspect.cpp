@@ -1,0 +1,238 @@
+// rep inspect: what is in a weight file, a checkpoint or a result.
+#include <algorithm>
+#include <filesystem>
+#include <iomanip>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cli/commands.h"
+#include "core/error.h"
+#include "core/files.h"
+#include "core/json.h"
+#include "core/suggest.h"
+#include "nn/weights.h"
+#include "tensor/npz.h"
+#include "tensor/safetensors.h"
+
+namespace rep {
+namespace {
+
+constexpr size_t kMaxResultBytes = size_t{16} << 20;
+constexpr int kMaxDepth = 32;  // of a result's JSON, which is printed by recursion
+
+// JSON text of one line for the terminal: control characters and anything but ASCII escaped.
+std::string one_line(const Json& json) {
+  return json.dump(-1, ' ', /*ensure_ascii=*/true, Json::error_handler_t::replace);
+}
+
+// The same without the quotes around text.
+std::string plain(const Json& json) {
+  const std::string text = one_line(json);
+  return json.is_string() ? text.substr(1, text.size() - 2) : text;
+}
+
+void print_json(const Json& json) {
+  std::cout << json.dump(2, ' ', false, Json::error_handler_t::replace) << "\n";
+}
+
+// 5717416 -> "5,717,416"
+std::string grouped(int64_t count) {
+  std::string digits = std::to_string(count);
+  for (auto at = static_cast<int64_t>(digits.size()) - 3; at > 0; at -= 3) {
+    digits.insert(static_cast<size_t>(at), ",");
+  }
+  return digits;
+}
+
+// Every scalar below `json`, an indented line each; lists are left out.
+void print_scalars(const Json& json, int indent) {
+  for (const auto& [key, value] : json.items()) {
+    if (value.is_array()) continue;
+    std::cout << std::string(static_cast<size_t>(indent), ' ') << plain(key);
+    if (value.is_object()) {
+      std::cout << "\n";
+      print_scalars(value, indent + 2);
+    } else {
+      std::cout << ": " << plain(value) << "\n";
+    }
+  }
+}
+
+Json parse(const std::string& text, const std::string& path) {
+  const auto bound_depth = [&](int depth, Json::parse_event_t, Json&) {
+    if (depth > kMaxDepth)
+      throw Error(path + ": the JSON is nested too deeply to be a result of rep");
+    return true;
+  };
+  try {
+    Json json = Json::parse(text, bound_depth);
+    if (json.is_object()) return json;
+  } catch (const Json::exception&) {
+  }
+  throw Error(path + ": not a JSON object, as rep's results are");
+}
+
+// ---- weights and checkpoints ----
+
+struct WeightFile {
+  std::vector<TensorInfo> tensors;
+  std::map<std::string, std::string> metadata;
+  VitSize size;
+};
+
+VitSize size_of(const std::vector<TensorInfo>& tensors) {
+  std::vector<std::pair<std::string, std::vector<int64_t>>> shapes;
+  for (const TensorInfo& tensor : tensors) shapes.emplace_back(tensor.name, tensor.shape);
+  return vit_size(shapes);
+}
+
+std::vector<TensorInfo> infos(const NamedTensors& tensors) {
+  std::vector<TensorInfo> list;
+  for (const auto& [name, tensor] : tensors) {
+    list.push_back({name, dtype_name(tensor.scalar_type()), tensor.sizes().vec()});
+  }
+  return list;
+}
+
+WeightFile read_weight_file(const std::string& path, const std::string& suffix) {
+  WeightFile file;
+  if (suffix == ".safetensors") {
+    file.tensors = list_safetensors(path, &file.metadata);
+    file.size = size_of(file.tensors);
+  } else if (suffix == ".npz") {
+    // Under the names of the file; what it fits is told by timm's.
+    const NamedTensors tensors = read_npz(path);
+    file.tensors = infos(tensors);
+    file.size = size_of(infos(timm_names(tensors, path)));
+  } else {
+    file.tensors = infos(read_weights(path));
+    file.size = size_of(file.tensors);
+  }
+  return file;
+}
+
+// What the checkpoint's values (run/checkpoint.h) say of how far the run had come.
+Json position_of(const WeightFile& file, const std::string& path) {
+  const auto values = file.metadata.find("rep");
+  if (values == file.metadata.end()) return nullptr;
+  const std::string prefix = "position.";
+  Json position = Json::object();
+  for (const auto& [key, value] : parse(values->second, path).items()) {
+    if (key.compare(0, prefix.size(), prefix) == 0) position[key.substr(prefix.size())] = value;
+  }
+  return position;
+}
+
+Json summarise_weights(const WeightFile& file, const std::string& path) {
+  Json list = Json::array();
+  int64_t parameters = 0, bytes = 0;
+  for (const TensorInfo& tensor : file.tensors) {
+    int64_t items = 1;
+    for (const int64_t size : tensor.shape) items *= size;
+    parameters += items;
+    bytes += items * static_cast<int64_t>(c10::elementSize(*dtype_of(tensor.dtype)));
+    list.push_back({{"name", tensor.name}, {"dtype", tensor.dtype}, {"shape", tensor.shape}});
+  }
+  Json json{{"tensors", std::move(list)}, {"count", file.tensors.size()},
+            {"parameters", parameters},   {"bytes", bytes},
+            {"metadata", file.metadata},  {"backbones", backbones_of_size(file.size)}};
+  Json position = position_of(file, path);
+  if (!position.is_null()) {
+    json["metadata"].erase("rep");
+    json["position"] = std::move(position);
+  }
+  return json;
+}
+
+void print_weights(const WeightFile& file, const Json& summary) {
+  size_t width = 4;
+  for (const TensorInfo& tensor : file.tensors) width = std::max(width, plain(tensor.name).size());
+  const auto row = [&](const std::string& name, const std::string& dtype,
+                       const std::string& shape) {
+    std::cout << std::left << std::setw(static_cast<int>(width) + 2) << name << std::setw(6)
+              << dtype << shape << "\n";
+  };
+  row("name", "dtype", "shape");
+  for (const TensorInfo& tensor : file.tensors) {
+    row(plain(tensor.name), tensor.dtype, describe(tensor.shape));
+  }
+  std::cout << "\n"
+            << grouped(summary["count"]) << " tensors, " << grouped(summary["parameters"])
+            << " parameters, " << grouped(summary["bytes"]) << " bytes\n";
+  for (const auto& [key, value] : summary["metadata"].items()) {
+    std::cout << plain(key) << ": " << plain(value) << "\n";
+  }
+  if (summary.contains("position")) {
+    std::cout << "a checkpoint of rep at\n";
+    print_scalars(summary["position"], 2);
+  } else {
+    const auto fits = summary["backbones"].get<std::vector<std::string>>();
+    std::cout << "fits backbone: " << (fits.empty() ? "none that is registered" : join(fits))
+              << "\n";
+  }
+}
+
+// ---- results ----
+
+// The parts of a result that are short enough to read.
+Json summarise_result(const Json& result, const std::string& path) {
+  Json summary = Json::object();
+  for (const char* key : {"name", "complete", "metrics"}) {
+    if (!result.contains(key)) {
+      throw Error(path + ": no result of rep: '" + key + "' is missing");
+    }
+    summary[key] = result[key];
+  }
+  const Json cost = result.value("cost", Json::object());
+  for (const char* key : {"total", "per_iteration", "state_bytes", "parameters"}) {
+    if (cost.is_object() && cost.contains(key)) summary["cost"][key] = cost[key];
+  }
+  return summary;
+}
+
+struct InspectArguments {
+  std::string file;
+  bool json = false;
+};
+
+void inspect(const InspectArguments& arguments) {
+  const std::string suffix = std::filesystem::path(arguments.file).extension().string();
+  if (suffix == ".json") {
+    const Json result = parse(read_file(arguments.file, kMaxResultBytes), arguments.file);
+    const Json summary = summarise_result(result, arguments.file);
+    if (arguments.json) {
+      print_json(summary);
+    } else {
+      print_scalars(summary, 0);
+    }
+    return;
+  }
+  const WeightFile file = read_weight_file(arguments.file, suffix);
+  const Json summary = summarise_weights(file, arguments.file);
+  if (arguments.json) {
+    print_json(summary);
+  } else {
+    print_weights(file, summary);
+  }
+}
+
+}  // namespace
+
+void add_inspect_command(CLI::App& app) {
+  const auto arguments = std::make_shared<InspectArguments>();
+  CLI::App* command = app.add_subcommand(
+      "inspect", "Tensors of a weight file or checkpoint, or the summary of a result");
+  command
+      ->add_option("file", arguments->file,
+                   "Weights or checkpoint (.safetensors, .npz, .pth, .pt, .bin), or result.json")
+      ->required();
+  command->add_flag("--json", arguments->json, "Print JSON");
+  command->footer("Example: rep inspect weights/vit_tiny.safetensors");
+  command->callback([arguments] { inspect(*arguments); });
+}
+
+}  // namespace rep

@@ -1,0 +1,75 @@
+// rep list: the registered choices and where each comes from.
+#include <algorithm>
+#include <iomanip>
+#include <iostream>
+#include <memory>
+#include <string>
+
+#include "cli/commands.h"
+#include "core/json.h"
+#include "core/metrics.h"
+#include "core/registry.h"
+#include "data/dataset.h"
+#include "methods/method.h"
+#include "nn/vit.h"
+
+namespace rep {
+namespace {
+
+template <class Kind>
+Json entries() {
+  Json list = Json::array();
+  for (const auto& [name, entry] : Registry<Kind>::get().entries()) {
+    list.push_back({{"name", name}, {"citation", entry.citation}});
+  }
+  return list;
+}
+
+void print_table(const Json& lists) {
+  for (const auto& [kind, list] : lists.items()) {
+    size_t width = 0;
+    for (const Json& entry : list) {
+      width = std::max(width, entry["name"].get_ref<const std::string&>().size());
+    }
+    std::cout << kind << "\n" << std::left;
+    for (const Json& entry : list) {
+      std::cout << "  " << std::setw(static_cast<int>(width))
+                << entry["name"].get_ref<const std::string&>() << "  "
+                << entry["citation"].get_ref<const std::string&>() << "\n";
+    }
+  }
+}
+
+struct ListArguments {
+  std::string kind;  // "": all
+  bool json = false;
+};
+
+void list(const ListArguments& arguments) {
+  Json lists{{"methods", entries<MethodKind>()},
+             {"datasets", entries<DatasetKind>()},
+             {"backbones", entries<VitOptions>()},
+             {"metrics", entries<Metric>()}};
+  if (!arguments.kind.empty()) lists = Json{{arguments.kind, lists[arguments.kind]}};
+  if (arguments.json) {
+    std::cout << lists.dump(2) << "\n";
+  } else {
+    print_table(lists);
+  }
+}
+
+}  // namespace
+
+void add_list_command(CLI::App& app) {
+  const auto arguments = std::make_shared<ListArguments>();
+  CLI::App* command =
+      app.add_subcommand("list", "What may be named in a configuration, with citations");
+  command
+      ->add_option("kind", arguments->kind, "Only these: methods, datasets, backbones or metrics")
+      ->check(CLI::IsMember({"methods", "datasets", "backbones", "metrics"}));
+  command->add_flag("--json", arguments->json, "Print JSON");
+  command->footer("Example: rep list methods --json");
+  command->callback([arguments] { list(*arguments); });
+}
+
+}  // namespace rep

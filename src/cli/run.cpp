@@ -1,0 +1,108 @@
+#include <iostream>
+#include <memory>
+
+#include "cli/commands.h"
+#include "core/interrupt.h"
+#include "core/progress.h"
+#include "data/stream.h"
+#include "run/experiment.h"
+#include "run/loops.h"
+#include "run/setup.h"
+#include "tensor/device.h"
+#include "tensor/meter.h"
+
+namespace rep {
+
+namespace {
+
+struct Arguments {
+  std::string config, output, device;
+  std::vector<std::string> set;
+  int64_t seed = -1, limit_train = -1, limit_test = -1;
+  bool resume = false, dry_run = false, quiet = false, verbose = false;
+};
+
+// The flags that are another way to say --set come last, so that they win.
+std::vector<std::string> overrides(const Arguments& arguments) {
+  std::vector<std::string> all = arguments.set;
+  if (arguments.seed >= 0) all.push_back("seed=" + std::to_string(arguments.seed));
+  if (!arguments.device.empty()) all.push_back("device=" + arguments.device);
+  if (arguments.limit_train >= 0) {
+    all.push_back("dataset.limit_train=" + std::to_string(arguments.limit_train));
+  }
+  if (arguments.limit_test >= 0) {
+    all.push_back("dataset.limit_test=" + std::to_string(arguments.limit_test));
+  }
+  return all;
+}
+
+// What would run, without running it: the effective configuration and the stream.
+void print_plan(const Config& config) {
+  const auto train = open_dataset(config.dataset, Split::kTrain, config.seed);
+  const auto test = open_dataset(config.dataset, Split::kTest, config.seed);
+  const Stream stream = cut_into_tasks(*train, *test, config.stream, config.seed);
+  Json tasks = Json::array();
+  for (const Task& task : stream.tasks) {
+    const auto images = static_cast<int64_t>(task.train.size());
+    tasks.push_back({{"index", task.index},
+                     {"classes", task.classes},
+                     {"train_images", images},
+                     {"test_images", task.test.size()},
+                     {"iterations", steps_of_task(config.train, images)}});
+  }
+  std::cout << Json{{"config", to_json(config)}, {"tasks", tasks}}.dump(1) << "\n";
+}
+
+void run(const Arguments& arguments) {
+  const Config config = read_experiment(arguments.config, overrides(arguments));
+  if (arguments.dry_run) return print_plan(config);
+
+  const std::string output = arguments.output.empty()
+                                 ? "results/" + config.name + "-s" + std::to_string(config.seed)
+                                 : arguments.output;
+  catch_interrupts();
+  install_meter();
+  const int64_t threads = set_threads(config.threads);
+  const auto verbosity = arguments.quiet     ? Progress::Verbosity::kQuiet
+                         : arguments.verbose ? Progress::Verbosity::kVerbose
+                                             : Progress::Verbosity::kNormal;
+  Progress progress(verbosity, output + "/run.log");
+  const std::string blas = blas_name();
+  progress.detail("threads " + std::to_string(threads) + ", BLAS " + blas);
+  if (blas.empty()) {
+    progress.warn(
+        "LibTorch uses the slow reference BLAS; install libopenblas0-openmp, and matrix "
+        "products run several times faster");
+  }
+  const Result result = run_experiment(config, {output, arguments.resume}, progress);
+  progress.info(result.summary() + "  result: " + output + "/result.json");
+}
+
+}  // namespace
+
+void add_run_command(CLI::App& app) {
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* command = app.add_subcommand("run", "Run one experiment");
+  command->footer(
+      "Example: rep run configs/quickstart.yaml --set train.epochs=2 --seed 1 --output "
+      "results/try");
+  command->add_option("config", arguments->config, "The experiment (YAML)")->required();
+  command->add_option("--set", arguments->set, "Override a key, e.g. train.optimizer.lr=0.01")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);
+  command->add_option("--seed", arguments->seed, "The run's seed")->check(CLI::NonNegativeNumber);
+  command->add_option("--output", arguments->output, "The run's folder [results/NAME-sSEED]");
+  command->add_option("--device", arguments->device, "auto, cpu, cuda or cuda:N");
+  command->add_option("--limit-train", arguments->limit_train, "Train images kept a class")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--limit-test", arguments->limit_test, "Test images kept a class")
+      ->check(CLI::NonNegativeNumber);
+  command->add_flag("--resume", arguments->resume, "Go on with the run in the output folder");
+  command->add_flag("--dry-run", arguments->dry_run,
+                    "Print the effective configuration and the tasks; train nothing");
+  auto* quiet = command->add_flag("-q,--quiet", arguments->quiet, "Warnings only");
+  command->add_flag("-v,--verbose", arguments->verbose, "More lines")->excludes(quiet);
+  command->callback([arguments] { run(*arguments); });
+}
+
+}  // namespace rep

@@ -1,0 +1,209 @@
+#include "core/config.h"
+
+#include <yaml-cpp/eventhandler.h>
+
+#include <set>
+#include <sstream>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "core/suggest.h"
+
+namespace rep {
+namespace {
+
+constexpr size_t kLargestFile = size_t{1} << 20;
+constexpr size_t kDeepest = 50;
+
+/// What YAML text is called in messages: a file with line numbers, or one "--set KEY".
+struct Source {
+  std::string name;
+  bool has_lines;
+  [[noreturn]] void fail(const YAML::Mark& mark, const std::string& problem) const {
+    const bool line = has_lines && !mark.is_null();
+    throw Error(name + (line ? ":" + std::to_string(mark.line + 1) : "") + ": " + problem);
+  }
+};
+
+/// Looks at the parser's events before any tree is built. It refuses what would make the tree
+/// dangerous to walk (great depth, aliases: they may loop, multiply, or share a node that an
+/// override changes) and what yaml-cpp lets pass in silence (repeated keys, a second document).
+class Inspector : public YAML::EventHandler {
+ public:
+  explicit Inspector(const Source& source) : source_(source) {}
+
+  void OnDocumentStart(const YAML::Mark& mark) override {
+    if (documents_++ > 0) source_.fail(mark, "a second YAML document begins; only one is read");
+  }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t) override {
+    if (!open_.empty() && open_.back().at_key) fail_key(mark);
+    item();
+  }
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override {
+    source_.fail(mark, "YAML aliases (*name) are not supported; write the value out");
+  }
+  void OnScalar(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
+                const std::string& value) override {
+    if (!open_.empty() && open_.back().at_key && !open_.back().keys.insert(value).second) {
+      source_.fail(mark, "key " + quoted(value) + " is given twice");
+    }
+    item();
+  }
+  void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
+                       YAML::EmitterStyle::value) override {
+    open(mark, false);
+  }
+  void OnSequenceEnd() override { close(); }
+  void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
+                  YAML::EmitterStyle::value) override {
+    open(mark, true);
+  }
+  void OnMapEnd() override { close(); }
+
+ private:
+  struct Collection {
+    YAML::Mark begin;
+    bool is_map;
+    bool at_key;  // a mapping whose next item is a key
+    std::set<std::string> keys;
+  };
+
+  [[noreturn]] void fail_key(const YAML::Mark& mark) { source_.fail(mark, "a key must be a word"); }
+
+  /// The innermost open collection got one item more.
+  void item() {
+    if (!open_.empty() && open_.back().is_map) open_.back().at_key = !open_.back().at_key;
+  }
+
+  void open(const YAML::Mark& mark, bool is_map) {
+    item();
+    if (open_.size() == kDeepest) {
+      source_.fail(mark, "nested deeper than " + std::to_string(kDeepest) + " levels");
+    }
+    open_.push_back({mark, is_map, is_map, {}});
+  }
+
+  void close() {
+    const YAML::Mark begin = open_.back().begin;
+    open_.pop_back();
+    // Not before its end: yaml-cpp takes a collection that never ends for a key.
+    if (!open_.empty() && open_.back().is_map && !open_.back().at_key) fail_key(begin);
+  }
+
+  const Source& source_;
+  std::vector<Collection> open_;
+  int64_t documents_ = 0;
+};
+
+/// Whether a result can echo the text: JSON is UTF-8.
+bool is_utf8(const std::string& text) {
+  try {
+    Json(text).dump();
+    return true;
+  } catch (const Json::exception&) {
+    return false;
+  }
+}
+
+YAML::Node parse_untrusted(const std::string& text, const Source& source) {
+  if (text.size() > kLargestFile) source.fail(YAML::Mark::null_mark(), "larger than 1 MiB");
+  if (!is_utf8(text)) source.fail(YAML::Mark::null_mark(), "not UTF-8 text");
+  try {
+    std::istringstream stream(text);
+    YAML::Parser parser(stream);
+    Inspector inspector(source);
+    while (parser.HandleNextDocument(inspector)) {
+    }
+    return YAML::Load(text);
+  } catch (const YAML::Exception& e) {
+    source.fail(e.mark, "not valid YAML: " + e.msg);
+  }
+}
+
+void tag_whole(YAML::Node node, const std::string& tag) {
+  node.SetTag(tag);
+  if (node.IsSequence()) {
+    for (YAML::Node item : node) tag_whole(item, tag);
+  } else if (node.IsMap()) {
+    for (const auto& item : node) {
+      tag_whole(item.first, tag);
+      tag_whole(item.second, tag);
+    }
+  }
+}
+
+/// `train.lr=0.1`, taken apart.
+struct Override {
+  std::string tag;  // "--set train.lr"
+  std::vector<std::string> path;
+  YAML::Node value;
+};
+
+Override parse_override(const std::string& text) {
+  const size_t equals = text.find('=');
+  if (equals == std::string::npos) {
+    throw Error(kOverrideTag + text + ": expected KEY=VALUE, e.g. --set train.lr=0.01");
+  }
+  Override parsed{kOverrideTag + text.substr(0, equals), {}, {}};
+  std::istringstream keys(text.substr(0, equals) + ".");
+  for (std::string key; std::getline(keys, key, '.');) parsed.path.push_back(key);
+  for (const std::string& key : parsed.path) {
+    if (key.empty()) throw Error(parsed.tag + ": expected keys with dots between, e.g. train.lr");
+  }
+  if (parsed.path.size() > kDeepest) throw Error(parsed.tag + ": too many keys");
+  parsed.value.reset(parse_untrusted(text.substr(equals + 1), {parsed.tag, false}));
+  tag_whole(parsed.value, parsed.tag);
+  return parsed;
+}
+
+/// `node` with what lies at path[depth...] replaced or added. The mappings on the way are new and
+/// everything beside the way is shared, so that no node is ever written to.
+YAML::Node with_override(const YAML::Node& node, const Override& given, size_t depth) {
+  if (depth == given.path.size()) return given.value;
+  if (node.IsSequence()) {
+    throw Error(given.tag + ": '" + given.path[depth - 1] + "' is a list; set the whole list");
+  }
+  YAML::Node map(YAML::NodeType::Map);
+  map.SetTag(given.tag);
+  YAML::Node key(given.path[depth]);
+  key.SetTag(given.tag);
+  YAML::Node old_value;
+  if (node.IsScalar()) {  // `method: l2p` stands for `method: {name: l2p}`
+    if (given.path[depth] != "name") map.force_insert("name", node);
+  } else {
+    for (const auto& item : node) {
+      if (item.first.Scalar() == given.path[depth]) {
+        key.reset(item.first);
+        old_value.reset(item.second);
+      } else {
+        map.force_insert(item.first, item.second);
+      }
+    }
+  }
+  map.force_insert(key, with_override(old_value, given, depth + 1));
+  return map;
+}
+
+}  // namespace
+
+Config load_config(const std::string& path, const std::vector<std::string>& overrides) {
+  return parse_config(read_file(path, kLargestFile), path, overrides);
+}
+
+Config parse_config(const std::string& text, const std::string& file,
+                    const std::vector<std::string>& overrides) {
+  YAML::Node root = parse_untrusted(text, {file, true});
+  for (const std::string& override_text : overrides) {
+    const Override given = parse_override(override_text);
+    // A root that is no mapping is complained of below.
+    if (root.IsMap() || root.IsNull()) root.reset(with_override(root, given, 0));
+  }
+  Config config;
+  FieldReader reader(root, file, "");
+  config.fields(reader);
+  reader.reject_unknown_keys();
+  return config;
+}
+
+}  // namespace rep

@@ -1,0 +1,209 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/fields.h"
+
+namespace rep {
+
+// One experiment. Every struct has the defaults in place; key == field == JSON key == the paper's
+// word.
+
+/// How the data set is cut into tasks (data/stream.h).
+struct StreamConfig {
+  int64_t tasks = 10;
+  WordOrList class_order =
+      std::string("natural");             // natural | seed | 1993 | a list | a file's path
+  std::vector<int64_t> classes_per_task;  // uneven splits; overrides tasks
+  int64_t initial_classes = 0;            // classes of the first task; 0: as the others
+
+  template <class Visitor>
+  void fields(Visitor&& visit) {
+    visit("tasks", tasks, at_least(1));
+    visit("class_order", class_order);
+    visit("classes_per_task", classes_per_task);
+    visit("initial_classes", initial_classes, at_least(0));
+  }
+};
+
+/// A vision transformer (nn/vit.h) or ResNet and where its weights come from.
+struct BackboneConfig {
+  std::string name = "vit_base_patch16_224";
+  std::string weights;             // a file (safetensors, npz, pth), or "random" to say so by name
+  std::string normalise = "none";  // none: pixels stay in [0, 1]; imagenet; half: mean = std = 0.5
+  int64_t image_size = 0;          // 0: as the name says
+  int64_t patch_size = 0;
+  std::string trainable = "none";  // none | all | the number of last blocks that train, e.g. "2"
+
+  template <class Visitor>
+  void fields(Visitor&& visit) {
+    visit("name", name);
+    visit("weights", weights);
+    visit("normalise", normalise, one_of({"none", "imagenet", "half"}));
+    visit("image_size", image_size, at_least(0));
+    visit("patch_size", patch_size, at_least(0));
+    visit("trainable", trainable);
+  }
+};
+
+/// REP's small query model (paper section "swift prompt selection").
+struct QueryBackboneConfig {
+  std::string name;  // "": the backbone itself computes the query; gets the same images
+  std::string weights;
+  template <class Visitor>
+  void fields(Visitor&& visit) {
+    visit("name", name);
+    visit("weights", weights);
+  }
+};
+
+/// AToM (REP Algorithm 1) and its alternatives (nn/token_merging.h).
+struct TokenMergingConfig {
+  std::string kind = "none";            // none | atom | tome
+  int64_t n = 8;                        // ToMe's tokens merged a block; AToM's r_max is 2 n
+  std::string when = "train";           // train | always: also at test
+  bool proportional_attention = false;  // add log(token size) to the attention logits
+  bool size_weighted = true;            // merged token = size-weighted mean; false: plain mean
+  template <class Visitor>
+  void fields(Visitor&& visit) {
+    visit("kind", kind, one_of({"none", "atom", "tome"}));
+    visit("n", n, at_least(0));
+    visit("when", when, one_of({"train", "always"}));
+    visit("proportional_attention", proportional_attention);
+    visit("size_weighted", size_weighted);
+  }
+};
+
+/// ALD (REP Algorithm 2) and its alternatives (nn/layer_dropping.h).
+struct LayerDroppingConfig {
+  std::string kind = "none";            // none | ald | pld | random
+  double min_keep = 0.5;                // theta_bar
+  double decay = 0.001;                 // gamma
+  std::string threshold = "auto";       // tau, in merged tokens; auto: 2 n
+  double adjustment = 0.9;              // alpha
+  double keep = 0.75;                   // of kind `random`: the keep ratio of every block
+  std::string time = "task_iteration";  // t: task_iteration | iteration | block (published code)
+  std::string count = "actual";         // merges that feed tau: actual | nominal
+  bool count_own = false;               // whether a block's own merge counts for its own draw
+  template <class Visitor>
+  void fields(Visitor&& visit) {
+    visit("kind", kind, one_of({"none", "ald", "pld", "random"}));
+    visit("min_keep", min_keep, between(0, 1));
+    visit("decay", decay, at_least(0));
+    visit("threshold", threshold);
+    visit("adjustment", adjustment, between(0, 1));
+    visit("keep", keep, between(0, 1));
+    visit("time", time, one_of({"task_iteration", "iteration", "block"}));
+    visit("count", count, one_of({"actual", "nominal"}));
+    visit("count_own", count_own);
+  }
+};
+
+/// REP, for any prompt method; the defaults are "off".
+struct EfficiencyConfig {
+  QueryBackboneConfig query_backbone;
+  TokenMergingConfig token_merging;
+  LayerDroppingConfig layer_dropping;
+  template <class Visitor>
+  void fields(Visitor&& visit) {
+    visit("query_backbone", query_backbone);
+    visit("token_merging", token_merging);
+    visit("layer_dropping", layer_dropping);
+  }
+};
+
+struct OptimizerConfig {
+  std::string name = "adam";  // adam | adamw | sgd
+  double lr = 0.001875;
+  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
+  double momentum = 0;
+  double weight_decay = 0;
+  template <class Visitor>
+  void fields(Visitor&& visit) {
+    visit("name", name, one_of({"adam", "adamw", "sgd"}));
+    visit("lr", lr, above(0));
+    visit("beta1", beta1, between(0, 1));
+    visit("beta2", beta2, between(0, 1));
+    visit("eps", eps, above(0));
+    visit("momentum", momentum, between(0, 1));
+    visit("weight_decay", weight_decay, at_least(0));
+  }
+};
+
+struct TrainConfig {
+  int64_t epochs = 5;
+  int64_t iterations = 0;  // a cap a task (REP fixes the budget); 0: none
+  int64_t batch_size = 16;
+  bool drop_last = false;
+  OptimizerConfig optimizer;
+  std::string schedule = "constant";  // constant | cosine (to 0, a step an epoch) | coda
+  double clip_norm = 1.0;             // L2 norm over all trained parameters; 0: no clipping
+  std::string augment = "l2p";        // data/augment.h: l2p | coda | none
+  int64_t workers = 1;                // loader threads
+  double checkpoint_seconds = 60;     // how often a task in training is saved
+  template <class Visitor>
+  void fields(Visitor&& visit) {
+    visit("epochs", epochs, at_least(1));
+    visit("iterations", iterations, at_least(0));
+    visit("batch_size", batch_size, at_least(1));
+    visit("drop_last", drop_last);
+    visit("optimizer", optimizer);
+    visit("schedule", schedule, one_of({"constant", "cosine", "coda"}));
+    visit("clip_norm", clip_norm, at_least(0));
+    visit("augment", augment, one_of({"l2p", "coda", "none"}));
+    visit("workers", workers, between(1, 64));
+    visit("checkpoint_seconds", checkpoint_seconds, at_least(0));
+  }
+};
+
+struct EvalConfig {
+  int64_t batch_size = 64;
+  template <class Visitor>
+  void fields(Visitor&& visit) {
+    visit("batch_size", batch_size, at_least(1));
+  }
+};
+
+struct Config {
+  std::string name = "experiment";
+  int64_t seed = 42;
+  std::string device = "auto";     // auto | cpu | cuda | cuda:i
+  std::string precision = "fp32";  // fp32 | bf16
+  int64_t threads = 0;             // 0: all cores
+  Section dataset{"synthetic", {}, "", {}};
+  StreamConfig stream;
+  BackboneConfig backbone;
+  Section method{"l2p", {}, "", {}};
+  EfficiencyConfig efficiency;
+  TrainConfig train;
+  EvalConfig eval;
+
+  template <class Visitor>
+  void fields(Visitor&& visit) {
+    visit("name", name);
+    visit("seed", seed, at_least(0));
+    visit("device", device);
+    visit("precision", precision, one_of({"fp32", "bf16"}));
+    visit("threads", threads, at_least(0));
+    visit("dataset", dataset);
+    visit("stream", stream);
+    visit("backbone", backbone);
+    visit("method", method);
+    visit("efficiency", efficiency);
+    visit("train", train);
+    visit("eval", eval);
+  }
+};
+
+/// Reads a YAML file, applies `key.sub=value` overrides in order (the value is YAML), rejects
+/// unknown keys and values out of range. The options of `dataset` and `method` are only located,
+/// not yet read: run/experiment.h resolves them. Files over 1 MiB are refused. Throws Error.
+Config load_config(const std::string& path, const std::vector<std::string>& overrides = {});
+
+/// The same from text; `file` names it in messages.
+Config parse_config(const std::string& text, const std::string& file,
+                    const std::vector<std::string>& overrides = {});
+
+}  // namespace rep

@@ -1,0 +1,137 @@
+#include "core/files.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include "core/error.h"
+
+namespace rep {
+namespace {
+
+[[noreturn]] void fail(const std::string& what, const std::string& path, int error = errno) {
+  throw Error("cannot " + what + " '" + path + "': " + std::strerror(error));
+}
+
+/// A descriptor that is closed whatever happens.
+struct Descriptor {
+  explicit Descriptor(int fd) : value(fd) {}
+  ~Descriptor() {
+    if (value >= 0) ::close(value);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int value;
+};
+
+/// Makes the rename itself outlast a power cut.
+void sync_folder_of(const std::string& path) {
+  std::string folder = std::filesystem::path(path).parent_path().string();
+  if (folder.empty()) folder = ".";
+  const Descriptor descriptor(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (descriptor.value < 0) fail("open the folder", folder);
+  // EINVAL: a file system (some network ones) that does not sync folders.
+  if (::fsync(descriptor.value) != 0 && errno != EINVAL) fail("sync the folder", folder);
+}
+
+}  // namespace
+
+AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
+  // Own name for every process and every file of it; a leftover of a dead process is passed over.
+  static std::atomic<uint64_t> count{0};
+  do {
+    temporary_ = path_ + "." + std::to_string(::getpid()) + "-" + std::to_string(count++) + ".tmp";
+    descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  } while (descriptor_ < 0 && errno == EEXIST);
+  if (descriptor_ < 0) fail("write", path_);
+}
+
+AtomicFile::~AtomicFile() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+}
+
+void AtomicFile::write(const void* data, size_t bytes) {
+  const char* next = static_cast<const char*>(data);
+  while (bytes > 0) {
+    const ssize_t written = ::write(descriptor_, next, bytes);
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) fail("write", path_);
+    next += written;
+    bytes -= static_cast<size_t>(written);
+  }
+}
+
+void AtomicFile::commit() {
+  if (::fsync(descriptor_) != 0) fail("write", path_);
+  const int descriptor = descriptor_;
+  descriptor_ = -1;  // closed even when close() complains
+  if (::close(descriptor) != 0) fail("write", path_);
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail("write", path_);
+  temporary_.clear();
+  sync_folder_of(path_);
+}
+
+void write_file_atomically(const std::string& path, const std::string& text) {
+  AtomicFile file(path);
+  file.write(text);
+  file.commit();
+}
+
+std::string read_file(const std::string& path, size_t limit) {
+  const Descriptor descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (descriptor.value < 0) fail("read", path);
+  // Read to the end rather than the size that stat tells: pipes and /proc have none, and a file may
+  // grow.
+  std::string text;
+  size_t used = 0;
+  for (;;) {
+    // One byte more than the limit tells a file that is exactly as large from a larger one.
+    if (used == text.size()) text.resize(std::min(limit + 1, std::max<size_t>(4096, 2 * used)));
+    const ssize_t got = ::read(descriptor.value, &text[used], text.size() - used);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail("read", path);
+    if (got == 0) break;
+    used += static_cast<size_t>(got);
+    if (used > limit) {
+      throw Error("'" + path + "' is larger than the " + std::to_string(limit) +
+                  " bytes that such a file may have");
+    }
+  }
+  text.resize(used);
+  return text;
+}
+
+MappedFile::MappedFile(const std::string& path) : path_(path) {
+  const Descriptor descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (descriptor.value < 0) fail("read", path);
+  struct stat status {};
+  if (::fstat(descriptor.value, &status) != 0) fail("read", path);
+  if (S_ISDIR(status.st_mode)) fail("read", path, EISDIR);
+  if (!S_ISREG(status.st_mode)) throw Error("cannot read '" + path + "': not a regular file");
+  size_ = static_cast<size_t>(status.st_size);
+  if (size_ == 0) return;  // mmap refuses an empty range
+  void* mapped = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, descriptor.value, 0);
+  if (mapped == MAP_FAILED) fail("map", path);
+  data_ = static_cast<const uint8_t*>(mapped);
+}
+
+MappedFile::~MappedFile() {
+  if (data_) ::munmap(const_cast<uint8_t*>(data_), size_);
+}
+
+void make_directories(const std::string& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) fail("make the folder", path, error.value());
+  if (!std::filesystem::is_directory(path, error)) fail("make the folder", path, ENOTDIR);
+}
+
+}  // namespace rep

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
+
+namespace rep {
+
+/// A file that is there whole or not at all: written under a temporary name beside `path`, synced,
+/// renamed over it, and the folder synced. Until commit() (or when it throws: disk full, no
+/// permission) the old file stays as it was and the temporary one is removed. Throws Error.
+class AtomicFile {
+ public:
+  explicit AtomicFile(std::string path);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+  void write(const void* data, size_t bytes);
+  void write(const std::string& text) { write(text.data(), text.size()); }
+  void commit();
+
+ private:
+  std::string path_, temporary_;
+  int descriptor_ = -1;
+};
+
+void write_file_atomically(const std::string& path, const std::string& text);
+
+/// The whole file. Throws Error when it cannot be read or is larger than `limit` bytes.
+std::string read_file(const std::string& path, size_t limit = size_t{1} << 30);
+
+/// A file mapped read-only into memory. Throws Error when it cannot be.
+class MappedFile {
+ public:
+  explicit MappedFile(const std::string& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  const uint8_t* data() const { return data_; }
+  size_t size() const { return size_; }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+  const uint8_t* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+/// mkdir -p. Throws Error.
+void make_directories(const std::string& path);
+
+}  // namespace rep

@@ -1,0 +1,129 @@
+// What an accuracy matrix a[t][i] (row t after task t, column i <= t) is summed up to. Publications
+// use one word for several of these ("average accuracy", "forgetting"): every figure here has one
+// definition and the source whose code or paper defines it so. T is the number of rows, tasks count
+// from 1 in the formulas. With one task, whatever compares tasks is 0.
+#include "core/metrics.h"
+
+#include <algorithm>
+#include <numeric>
+#include <stdexcept>
+
+namespace rep {
+namespace {
+
+using Row = std::vector<double>;
+
+double mean(const Row& row) {
+  return std::accumulate(row.begin(), row.end(), 0.0) / static_cast<double>(row.size());
+}
+
+/// Mean of term(i) over the tasks before the last; 0 when there is none.
+template <class Term>
+double mean_over_earlier_tasks(const AccuracyMatrix& m, Term&& term) {
+  const size_t earlier = m.a.size() - 1;
+  double sum = 0;
+  for (size_t i = 0; i < earlier; ++i) sum += term(i);
+  return earlier == 0 ? 0 : sum / static_cast<double>(earlier);
+}
+
+/// max of a[t][i] over i <= t < rows.
+double best(const AccuracyMatrix& m, size_t i, size_t rows) {
+  double best = m.a[i][i];
+  for (size_t t = i + 1; t < rows; ++t) best = std::max(best, m.a[t][i]);
+  return best;
+}
+
+/// (1/T) sum_i a[T][i]
+double average_accuracy(const AccuracyMatrix& m) { return mean(m.a.back()); }
+
+/// sum_i n[i] a[T][i] / sum_i n[i]: all test images together, however unequal the tasks.
+double average_accuracy_micro(const AccuracyMatrix& m) {
+  double correct = 0, images = 0;
+  for (size_t i = 0; i < m.a.size(); ++i) {
+    correct += static_cast<double>(m.n[i]) * m.a.back()[i];
+    images += static_cast<double>(m.n[i]);
+  }
+  return images > 0 ? correct / images : 0;
+}
+
+/// (1/T) sum_t (1/t) sum_{i<=t} a[t][i]
+double average_incremental_accuracy(const AccuracyMatrix& m) {
+  double sum = 0;
+  for (const Row& row : m.a) sum += mean(row);
+  return sum / static_cast<double>(m.a.size());
+}
+
+/// (1/(T-1)) sum_{i<T} (max_{t<=T} a[t][i] - a[T][i]); the last row is among the maxima, so >= 0.
+double forgetting(const AccuracyMatrix& m) {
+  return mean_over_earlier_tasks(m,
+                                 [&](size_t i) { return best(m, i, m.a.size()) - m.a.back()[i]; });
+}
+
+/// The same with max over t < T: negative where a task is best at the very end.
+double forgetting_chaudhry(const AccuracyMatrix& m) {
+  return mean_over_earlier_tasks(
+      m, [&](size_t i) { return best(m, i, m.a.size() - 1) - m.a.back()[i]; });
+}
+
+/// (1/(T-1)) sum_{i<T} (a[T][i] - a[i][i])
+double backward_transfer(const AccuracyMatrix& m) {
+  return mean_over_earlier_tasks(m, [&](size_t i) { return m.a.back()[i] - m.a[i][i]; });
+}
+
+/// (1/(T-1)) sum_{t=2..T} (1/(t-1)) sum_{i<t} (a[t-1][i] - a[t][i]): the mean drop a step, several
+/// times smaller than the drop over the whole run.
+double forgetting_coda(const AccuracyMatrix& m) {
+  return mean_over_earlier_tasks(m, [&](size_t t) {
+    double drop = 0;
+    for (size_t i = 0; i <= t; ++i) drop += m.a[t][i] - m.a[t + 1][i];
+    return drop / static_cast<double>(t + 1);
+  });
+}
+
+const Registered<Metric> kAverageAccuracy{
+    "average_accuracy",
+    "final accuracy, mean over tasks: Lopez-Paz and Ranzato 2017 (GEM, arXiv 1706.08840), ACC",
+    {average_accuracy}};
+const Registered<Metric> kAverageAccuracyMicro{
+    "average_accuracy_micro",
+    "final accuracy over all test images: Zhou et al. 2021 (PyCIL, arXiv 2112.12533)",
+    {average_accuracy_micro}};
+const Registered<Metric> kAverageIncrementalAccuracy{
+    "average_incremental_accuracy",
+    "mean over steps of the mean over tasks seen: Rebuffi et al. 2017 (iCaRL, arXiv 1611.07725)",
+    {average_incremental_accuracy}};
+const Registered<Metric> kForgetting{
+    "forgetting",
+    "best accuracy ever minus the final one, mean over earlier tasks: Wang et al. 2022 (L2P, arXiv "
+    "2112.08654) as in l2p-pytorch",
+    {forgetting}};
+const Registered<Metric> kForgettingChaudhry{
+    "forgetting_chaudhry",
+    "best accuracy before the last task minus the final one: Chaudhry et al. 2018 (RWalk, arXiv "
+    "1801.10112)",
+    {forgetting_chaudhry}};
+const Registered<Metric> kBackwardTransfer{
+    "backward_transfer",
+    "final accuracy minus that right after learning: Lopez-Paz and Ranzato 2017 (GEM, arXiv "
+    "1706.08840), BWT",
+    {backward_transfer}};
+const Registered<Metric> kForgettingCoda{
+    "forgetting_coda",
+    "mean drop of a step: Smith et al. 2023 (CODA-Prompt, arXiv 2211.13218), calc_forgetting.py",
+    {forgetting_coda}};
+
+}  // namespace
+
+Json all_metrics(const AccuracyMatrix& matrix) {
+  bool valid = !matrix.a.empty() && matrix.n.size() >= matrix.a.size();
+  for (size_t t = 0; t < matrix.a.size(); ++t) valid = valid && matrix.a[t].size() == t + 1;
+  if (!valid) throw std::invalid_argument("the accuracy matrix is not a triangle of known tasks");
+
+  Json metrics = Json::object();
+  for (const auto& [name, metric] : Registry<Metric>::get().entries()) {
+    metrics[name] = metric.value.compute(matrix);
+  }
+  return metrics;
+}
+
+}  // namespace rep

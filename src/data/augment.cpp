@@ -1,0 +1,103 @@
+#include "data/augment.h"
+
+#include <cmath>
+
+#include "core/error.h"
+
+namespace rep {
+namespace {
+
+constexpr double kMinRatio = 3.0 / 4, kMaxRatio = 4.0 / 3;
+
+/// Python's round(): halves go to the even neighbour.
+int64_t rounded(double x) { return static_cast<int64_t>(std::nearbyint(x)); }
+
+}  // namespace
+
+Normalisation normalisation(const std::string& name) {
+  if (name == "none") return {};
+  if (name == "imagenet") return {{0.485f, 0.456f, 0.406f}, {0.229f, 0.224f, 0.225f}};
+  if (name == "half") return {{0.5f, 0.5f, 0.5f}, {0.5f, 0.5f, 0.5f}};
+  throw Error("unknown normalisation '" + name + "'; known: none, imagenet, half");
+}
+
+Region random_resized_crop(int64_t height, int64_t width, double min_scale, Random& random) {
+  const double area = static_cast<double>(height * width);
+  for (int attempt = 0; attempt < 10; ++attempt) {
+    const double target = area * random.uniform(min_scale, 1);
+    const double ratio = std::exp(random.uniform(std::log(kMinRatio), std::log(kMaxRatio)));
+    const int64_t w = rounded(std::sqrt(target * ratio)), h = rounded(std::sqrt(target / ratio));
+    if (w < 1 || w > width || h < 1 || h > height) continue;
+    const auto top = static_cast<int64_t>(random.below(static_cast<uint64_t>(height - h + 1)));
+    const auto left = static_cast<int64_t>(random.below(static_cast<uint64_t>(width - w + 1)));
+    return {top, left, h, w};
+  }
+  int64_t w = width, h = height;
+  const double ratio = static_cast<double>(width) / static_cast<double>(height);
+  if (ratio < kMinRatio) h = rounded(static_cast<double>(w) / kMinRatio);
+  if (ratio > kMaxRatio) w = rounded(static_cast<double>(h) * kMaxRatio);
+  return {(height - h) / 2, (width - w) / 2, h, w};
+}
+
+Transform::Transform(const std::string& preset, int64_t size, const Normalisation& norm, bool train)
+    : size_(size) {
+  if (preset == "l2p") {
+    random_crop_ = train;
+    min_scale_ = 0.05;
+    shorter_side_ = size * 256 / 224;
+    filter_ = train ? Filter::kBilinear : Filter::kBicubic;
+  } else if (preset == "coda") {
+    random_crop_ = train;
+    min_scale_ = 0.08;
+    shorter_side_ = size;
+  } else if (preset == "none") {
+    squash_ = true;
+    filter_ = Filter::kBicubic;
+  } else {
+    throw Error("unknown augmentation '" + preset + "'; known: l2p, coda, none");
+  }
+  // As torchvision's ToTensor and Normalize compute it, in single precision.
+  for (int c = 0; c < 3; ++c) {
+    for (int p = 0; p < 256; ++p) {
+      value_[c][p] = (static_cast<float>(p) / 255.0f - norm.mean[c]) / norm.std[c];
+    }
+  }
+}
+
+bool Transform::render(const Image& image, Random& random, Image& out) const {
+  if (random_crop_) {
+    const Region crop = random_resized_crop(image.height, image.width, min_scale_, random);
+    resize_region(image, crop, filter_, out);
+    return random.bernoulli(0.5);
+  }
+  if (squash_) {
+    resize_region(image, {0, 0, image.height, image.width}, filter_, out);
+  } else {
+    out = center_crop(resize_shorter_side(image, shorter_side_, filter_), size_);
+  }
+  return false;
+}
+
+Image Transform::view(const Image& image, Random random) const {
+  Image out = Image::make(size_, size_);
+  if (render(image, random, out)) flip_horizontally(out);
+  return out;
+}
+
+void Transform::apply(const Image& image, Random random, float* out) const {
+  thread_local Image picture;
+  if (picture.width != size_) picture = Image::make(size_, size_);
+  const bool flip = render(image, random, picture);
+  const uint8_t* pixel = picture.pixels.data();
+  const int64_t plane = size_ * size_, step = flip ? -1 : 1;
+  for (int64_t y = 0; y < size_; ++y) {
+    float* target = out + y * size_ + (flip ? size_ - 1 : 0);
+    for (int64_t x = 0; x < size_; ++x, pixel += 3, target += step) {
+      target[0] = value_[0][pixel[0]];
+      target[plane] = value_[1][pixel[1]];
+      target[2 * plane] = value_[2][pixel[2]];
+    }
+  }
+}
+
+}  // namespace rep

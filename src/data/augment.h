@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "core/random.h"
+#include "data/image.h"
+
+namespace rep {
+
+/// What the network gets for a pixel value p in [0, 255]: (p / 255 - mean) / std, by channel.
+struct Normalisation {
+  float mean[3] = {0, 0, 0};
+  float std[3] = {1, 1, 1};
+};
+/// none | imagenet | half. Throws Error for another name.
+Normalisation normalisation(const std::string& name);
+
+/// torchvision's RandomResizedCrop: a region of `min_scale` to 1 of the image's area, of ratio 3/4
+/// to 4/3. Draws, in this order: area and log-ratio, for at most 10 tries until they fit; then top,
+/// left. When nothing fits: the largest central region of an allowed ratio, without a further draw.
+Region random_resized_crop(int64_t height, int64_t width, double min_scale, Random& random);
+
+/// From a stored image to the network's input of size x size, for training (random, a function of
+/// the Random handed in) or for testing (always the same). Presets, with the source of each:
+///   l2p   train RandomResizedCrop(scale .05-1, ratio 3/4-4/3, bilinear) + flip .5;
+///         test Resize(256/224 size, bicubic) + CenterCrop(size)                  (l2p-pytorch)
+///   coda  train RandomResizedCrop(scale .08-1) + flip .5;
+///         test Resize(size, bilinear) + CenterCrop(size)                         (CODA-Prompt,
+///         CIFAR)
+///   none  Resize to size x size, bicubic, in training and testing alike
+/// A size of 224 gives exactly the published numbers; other sizes scale Resize's 256 with them.
+class Transform {
+ public:
+  Transform(const std::string& preset, int64_t size, const Normalisation& normalisation,
+            bool train);
+  /// Writes float [3, size, size] to `out`.
+  void apply(const Image& image, Random random, float* out) const;
+  /// The eight-bit picture that apply() then normalises: for previews and tests.
+  Image view(const Image& image, Random random) const;
+  int64_t size() const { return size_; }
+
+ private:
+  /// Draws the crop, then the flip (when training at all); resizes into `out`, returns the flip.
+  bool render(const Image& image, Random& random, Image& out) const;
+
+  bool random_crop_ = false, squash_ = false;
+  double min_scale_ = 0;
+  int64_t size_, shorter_side_ = 0;
+  Filter filter_ = Filter::kBilinear;
+  float value_[3][256];  // what the network gets for a byte, by channel
+};
+
+}  // namespace rep

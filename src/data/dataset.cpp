@@ -1,0 +1,51 @@
+#include "data/dataset.h"
+
+#include <utility>
+
+#include "core/hash.h"
+
+namespace rep {
+namespace {
+
+/// The first images of every class, in stored order.
+class FirstOfEachClass : public Dataset {
+ public:
+  FirstOfEachClass(std::unique_ptr<Dataset> whole, int64_t limit)
+      : whole_(std::move(whole)), limit_(limit) {
+    std::vector<int64_t> kept(static_cast<size_t>(whole_->num_classes()));
+    const auto& labels = whole_->labels();
+    for (size_t i = 0; i < labels.size(); ++i) {
+      if (++kept[static_cast<size_t>(labels[i])] > limit) continue;
+      labels_.push_back(labels[i]);
+      indices_.push_back(static_cast<int64_t>(i));
+    }
+  }
+
+  const std::vector<int64_t>& labels() const override { return labels_; }
+  const std::vector<std::string>& class_names() const override { return whole_->class_names(); }
+  Image image(int64_t index) const override {
+    return whole_->image(indices_.at(static_cast<size_t>(index)));
+  }
+  std::string fingerprint() const override {
+    return sha256_of_text(whole_->fingerprint() + " limit " + std::to_string(limit_));
+  }
+
+ private:
+  std::unique_ptr<Dataset> whole_;
+  int64_t limit_;
+  std::vector<int64_t> labels_, indices_;
+};
+
+}  // namespace
+
+std::unique_ptr<Dataset> open_dataset(const Section& section, Split split, int64_t seed) {
+  const DatasetKind& kind = Registry<DatasetKind>::get().at(section.name).value;
+  const Json options = kind.options(section);
+  const char* const key = split == Split::kTrain ? "limit_train" : "limit_test";
+  const auto limit = options.value(key, int64_t{0});
+  auto dataset = kind.open(section, split, seed);
+  if (limit == 0) return dataset;
+  return std::make_unique<FirstOfEachClass>(std::move(dataset), limit);
+}
+
+}  // namespace rep

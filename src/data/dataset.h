@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/config.h"
+#include "core/registry.h"
+#include "data/image.h"
+
+namespace rep {
+
+enum class Split { kTrain, kTest };
+
+/// Labelled images in a fixed order. image() may be called from several threads at once.
+class Dataset {
+ public:
+  virtual ~Dataset() = default;
+  int64_t size() const { return static_cast<int64_t>(labels().size()); }
+  int64_t num_classes() const { return static_cast<int64_t>(class_names().size()); }
+  virtual const std::vector<int64_t>& labels() const = 0;  // [size], in 0..num_classes-1
+  virtual const std::vector<std::string>& class_names() const = 0;
+  /// Throws Error naming the file when the image cannot be had.
+  virtual Image image(int64_t index) const = 0;
+  /// A hash of what the set contains (records, names, generator parameters): "same data" between
+  /// runs.
+  virtual std::string fingerprint() const = 0;
+};
+
+struct DatasetKind {
+  static constexpr const char* kKind = "dataset";
+  /// Reads the options and opens the split; `seed` is the run's. Throws Error.
+  std::unique_ptr<Dataset> (*open)(const Section& section, Split split, int64_t seed);
+  /// The effective options, defaults filled in; throws Error on unknown keys.
+  Json (*options)(const Section& section);
+};
+
+/// Looks section.name up, opens the split and applies `limit_train` / `limit_test`: the first N
+/// images of each class in stored order.
+std::unique_ptr<Dataset> open_dataset(const Section& section, Split split, int64_t seed);
+
+/// Every data set's options hold these; its struct derives from it and its fields() begins with
+/// common_fields(visit).
+struct DatasetOptions {
+  std::string root;
+  int64_t limit_train = 0, limit_test = 0;  // images kept a class; 0: all
+  template <class Visitor>
+  void common_fields(Visitor&& visit) {
+    visit("root", root);
+    visit("limit_train", limit_train, at_least(0));
+    visit("limit_test", limit_test, at_least(0));
+  }
+};
+
+}  // namespace rep

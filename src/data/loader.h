@@ -1,0 +1,54 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "data/augment.h"
+#include "data/dataset.h"
+#include "data/stream.h"
+
+namespace rep {
+
+/// What the learner gets.
+struct Batch {
+  torch::Tensor images;   // float [B, 3, S, S], normalised
+  torch::Tensor labels;   // int64 [B], in the order of the stream
+  torch::Tensor indices;  // int64 [B], positions in the data set
+  int64_t size() const { return labels.size(0); }
+};
+
+/// Hands out batches that worker threads prepare ahead, in order. A batch is a function of the
+/// samples and `keys` alone: the same whatever the number of workers, and reachable from any
+/// `first_batch`. Memory is a fixed ring of buffers, so peak bytes do not depend on timing.
+class Loader {
+ public:
+  struct Options {
+    int64_t batch_size = 16;
+    int64_t workers = 1;
+    bool drop_last = false;
+    int64_t first_batch = 0;                 // for a resume
+    uint64_t seed = 0, task = 0, epoch = 0;  // keys of the augmentation's random numbers
+  };
+  /// `samples` in the order in which they shall come.
+  Loader(const Dataset& dataset, std::vector<Sample> samples, Transform transform, Options options);
+  ~Loader();
+  Loader(const Loader&) = delete;
+  Loader& operator=(const Loader&) = delete;
+
+  /// The next batch, valid until the next call; false at the end. Rethrows what a worker threw.
+  bool next(Batch& batch);
+  int64_t num_batches() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// The samples of an epoch in their shuffled order: a function of seed, task and epoch.
+std::vector<Sample> shuffled(std::vector<Sample> samples, uint64_t seed, uint64_t task,
+                             uint64_t epoch);
+
+}  // namespace rep

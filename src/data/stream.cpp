@@ -1,0 +1,206 @@
+#include "data/stream.h"
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+#include <numeric>
+#include <optional>
+#include <random>
+#include <sstream>
+#include <utility>
+#include <variant>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "core/random.h"
+
+namespace rep {
+namespace {
+
+std::vector<int64_t> natural_order(int64_t num_classes) {
+  std::vector<int64_t> order(static_cast<size_t>(num_classes));
+  std::iota(order.begin(), order.end(), 0);
+  return order;
+}
+
+/// Uniform in 0..most as numpy's legacy generator draws it: bits beyond the most significant one of
+/// `most` are masked away, and what is still too large is drawn again.
+uint32_t draw_up_to(uint32_t most, std::mt19937& generator) {
+  uint32_t mask = most;
+  for (int shift = 1; shift <= 16; shift *= 2) mask |= mask >> shift;
+  while (true) {
+    const auto draw = static_cast<uint32_t>(generator()) & mask;
+    if (draw <= most) return draw;
+  }
+}
+
+/// numpy.random.RandomState(seed).shuffle(arange(n)): what the published class orders come from
+/// (iCaRL's and its successors' seed 1993).
+std::vector<int64_t> numpy_shuffled(int64_t num_classes, uint32_t seed) {
+  std::vector<int64_t> order = natural_order(num_classes);
+  std::mt19937 generator(seed);
+  for (size_t i = order.size(); i > 1; --i) {
+    std::swap(order[i - 1], order[draw_up_to(static_cast<uint32_t>(i - 1), generator)]);
+  }
+  return order;
+}
+
+/// The whole of `text` as a number; none when it is anything else.
+template <class T>
+std::optional<T> parse_number(const std::string& text) {
+  T value = 0;
+  const char* const end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  return error == std::errc() && stop == end ? std::optional<T>(value) : std::nullopt;
+}
+
+std::vector<int64_t> read_class_order(const std::string& path) {
+  if (!std::filesystem::is_regular_file(path)) {
+    throw Error("class_order: '" + path +
+                "' is neither natural, seed, a number below 2^32, a list, nor a file");
+  }
+  std::vector<int64_t> order;
+  std::istringstream words(read_file(path, 1 << 20));
+  for (std::string word; words >> word;) {
+    const auto label = parse_number<int64_t>(word);
+    if (!label) {
+      throw Error(path + ": '" + word.substr(0, 40) +
+                  "' is not a whole number; a class order lists class numbers from 0");
+    }
+    order.push_back(*label);
+  }
+  return order;
+}
+
+std::vector<int64_t> order_by_word(const std::string& word, int64_t num_classes, int64_t seed) {
+  if (word == "natural") return natural_order(num_classes);
+  if (word == "seed") {
+    std::vector<int64_t> order = natural_order(num_classes);
+    Random({static_cast<uint64_t>(seed), static_cast<uint64_t>(RandomUse::kClassOrder)})
+        .shuffle(order);
+    return order;
+  }
+  if (const auto number = parse_number<uint32_t>(word)) return numpy_shuffled(num_classes, *number);
+  return read_class_order(word);
+}
+
+void check_class_order(const std::vector<int64_t>& order, int64_t num_classes) {
+  std::vector<bool> seen(static_cast<size_t>(num_classes));
+  for (const int64_t label : order) {
+    if (label < 0 || label >= num_classes) {
+      throw Error("class_order: class " + std::to_string(label) + " is not in 0.." +
+                  std::to_string(num_classes - 1));
+    }
+    if (seen[static_cast<size_t>(label)]) {
+      throw Error("class_order: class " + std::to_string(label) + " comes twice; list each once");
+    }
+    seen[static_cast<size_t>(label)] = true;
+  }
+  const auto missing = std::find(seen.begin(), seen.end(), false);
+  if (missing != seen.end()) {
+    throw Error("class_order: class " + std::to_string(missing - seen.begin()) +
+                " is missing; list all " + std::to_string(num_classes) + " classes");
+  }
+}
+
+/// `classes` over `tasks` equally.
+std::vector<int64_t> equal_sizes(int64_t classes, int64_t tasks) {
+  if (tasks > classes) {
+    throw Error("stream.tasks: " + std::to_string(tasks) + " tasks cannot share " +
+                std::to_string(classes) + " classes; each needs at least one");
+  }
+  if (classes % tasks != 0) {
+    throw Error("stream.tasks: " + std::to_string(classes) + " classes do not divide into " +
+                std::to_string(tasks) + " equal tasks; say how many each has in classes_per_task");
+  }
+  return std::vector<int64_t>(static_cast<size_t>(tasks), classes / tasks);
+}
+
+std::vector<int64_t> explicit_sizes(const StreamConfig& config, int64_t num_classes) {
+  if (config.initial_classes != 0) {
+    throw Error("stream: classes_per_task and initial_classes exclude each other; remove one");
+  }
+  int64_t sum = 0;
+  for (const int64_t size : config.classes_per_task) {
+    if (size < 1 || size > num_classes - sum) {
+      throw Error("stream.classes_per_task: a task of " + std::to_string(size) +
+                  " classes does not fit after " + std::to_string(sum) + " of " +
+                  std::to_string(num_classes) + "; sizes are at least 1 and add up to the classes");
+    }
+    sum += size;
+  }
+  if (sum != num_classes) {
+    throw Error("stream.classes_per_task: the tasks have " + std::to_string(sum) +
+                " classes but the data set has " + std::to_string(num_classes) +
+                "; make them add up");
+  }
+  return config.classes_per_task;
+}
+
+/// How many classes each task has.
+std::vector<int64_t> task_sizes(const StreamConfig& config, int64_t num_classes) {
+  if (!config.classes_per_task.empty()) return explicit_sizes(config, num_classes);
+  if (config.initial_classes == 0) return equal_sizes(num_classes, config.tasks);
+  const int64_t rest = num_classes - config.initial_classes;
+  if (rest < 0 || (config.tasks == 1 && rest != 0)) {
+    throw Error("stream.initial_classes: a first task of " +
+                std::to_string(config.initial_classes) + " classes, with stream.tasks " +
+                std::to_string(config.tasks) + ", does not cut up the data set's " +
+                std::to_string(num_classes));
+  }
+  std::vector<int64_t> sizes;
+  if (config.tasks > 1) sizes = equal_sizes(rest, config.tasks - 1);
+  sizes.insert(sizes.begin(), config.initial_classes);
+  return sizes;
+}
+
+/// Puts each image into the task that owns its class, in stored order.
+void deal_out(const Dataset& dataset, const std::vector<int64_t>& position,
+              const std::vector<size_t>& owner, std::vector<Sample> Task::*split,
+              std::vector<Task>& tasks) {
+  const std::vector<int64_t>& labels = dataset.labels();
+  for (size_t i = 0; i < labels.size(); ++i) {
+    const int64_t label = position[static_cast<size_t>(labels[i])];
+    (tasks[owner[static_cast<size_t>(label)]].*split).push_back({static_cast<int64_t>(i), label});
+  }
+}
+
+}  // namespace
+
+std::vector<int64_t> make_class_order(const WordOrList& order, int64_t num_classes, int64_t seed) {
+  const auto* const list = std::get_if<std::vector<int64_t>>(&order);
+  std::vector<int64_t> classes =
+      list ? *list : order_by_word(std::get<std::string>(order), num_classes, seed);
+  check_class_order(classes, num_classes);
+  return classes;
+}
+
+Stream cut_into_tasks(const Dataset& train, const Dataset& test, const StreamConfig& config,
+                      int64_t seed) {
+  if (train.class_names() != test.class_names()) {
+    throw Error("dataset: the training and the test split have different classes; check its root");
+  }
+  Stream stream;
+  stream.class_order = make_class_order(config.class_order, train.num_classes(), seed);
+  std::vector<size_t> owner;  // by label of the stream: its task
+  int64_t label = 0;
+  for (const int64_t size : task_sizes(config, train.num_classes())) {
+    Task task;
+    task.index = static_cast<int64_t>(stream.tasks.size());
+    task.first_label = label;
+    const auto first = stream.class_order.begin() + label;
+    task.classes.assign(first, first + size);
+    owner.insert(owner.end(), static_cast<size_t>(size), stream.tasks.size());
+    label += size;
+    stream.tasks.push_back(std::move(task));
+  }
+  std::vector<int64_t> position(stream.class_order.size());  // by class: its label of the stream
+  for (size_t i = 0; i < position.size(); ++i) {
+    position[static_cast<size_t>(stream.class_order[i])] = static_cast<int64_t>(i);
+  }
+  deal_out(train, position, owner, &Task::train, stream.tasks);
+  deal_out(test, position, owner, &Task::test, stream.tasks);
+  return stream;
+}
+
+}  // namespace rep

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/config.h"
+#include "data/dataset.h"
+
+namespace rep {
+
+/// One image of a task: where it lies in the data set and its label IN THE ORDER OF THE STREAM.
+struct Sample {
+  int64_t index;
+  int64_t label;
+};
+
+/// A step of the stream. Labels are positions in the class order: task t owns the labels
+/// [first_label, first_label + classes.size()), and everything seen so far is [0, last_label()).
+struct Task {
+  int64_t index = 0;
+  int64_t first_label = 0;
+  std::vector<int64_t> classes;  // the data set's own class ids
+  std::vector<Sample> train, test;
+  int64_t last_label() const { return first_label + static_cast<int64_t>(classes.size()); }
+};
+
+struct Stream {
+  std::vector<Task> tasks;
+  std::vector<int64_t> class_order;  // stream label -> the data set's class id
+  int64_t num_classes() const { return static_cast<int64_t>(class_order.size()); }
+};
+
+/// natural: 0..C-1; seed: shuffled by the run's seed; 1993 (or any whole number): numpy's legacy
+/// RandomState(n).shuffle of 0..C-1, which begins 68,56,78,8,23,84,90,65,74,76 for 1993 and C =
+/// 100; a list; or a text file of whole numbers. Throws Error on a repeat, a gap, or an unreadable
+/// file.
+std::vector<int64_t> make_class_order(const WordOrList& order, int64_t num_classes, int64_t seed);
+
+/// A function of data sets, stream configuration and seed, never of the method. Every class is in
+/// exactly one task. Throws Error when there are more tasks than classes, or sizes do not add up.
+Stream cut_into_tasks(const Dataset& train, const Dataset& test, const StreamConfig& config,
+                      int64_t seed);
+
+}  // namespace rep

@@ -1,0 +1,189 @@
+// CODA-Prompt: continual decomposed attention-based prompting (Smith et al., arXiv 2211.13218).
+// The idea in three lines: prompts are sums of components, each weighted by how well the image's
+// frozen [CLS] feature, through the component's own attention vector, matches its key; every task
+// adds components, orthogonal to the old ones at their start, and freezes those of tasks before.
+// Differs from the authors' code: the backbone is frozen in autograd as well as in name, and
+// cosines are two matrix products instead of a [B, M, D] tensor.
+#include <torch/torch.h>
+
+#include <cmath>
+
+#include "methods/classifier.h"
+#include "methods/method.h"
+
+namespace rep {
+
+namespace {
+
+struct CodaOptions {
+  int64_t pool_size = 100;    // M, shared out equally among the tasks
+  int64_t prompt_length = 8;  // rows: the first half are keys, the second values
+  std::vector<int64_t> layers{0, 1, 2, 3, 4};
+  double ortho_weight = 0.0;  // mu; the published scripts' 0, the paper's 0.1
+
+  template <class Visitor>
+  void fields(Visitor&& visit) {
+    visit("pool_size", pool_size, at_least(1));
+    visit("prompt_length", prompt_length, at_least(2));
+    visit("layers", layers);
+    visit("ortho_weight", ortho_weight, at_least(0));
+  }
+};
+
+// mean((X X^T - I)^2) of the rows of x, flattened.
+torch::Tensor ortho_penalty(const torch::Tensor& x) {
+  const torch::Tensor rows = x.flatten(1);
+  const torch::Tensor gram = torch::mm(rows, rows.t());
+  return (gram - torch::eye(gram.size(0), gram.options())).square().mean();
+}
+
+// Fresh rows [first, last) of x, in place: drawn N(0, 1), their projections on every earlier row
+// taken away (classical Gram-Schmidt: earlier rows may be trained and not exactly orthogonal), unit
+// length.
+void gram_schmidt(torch::Tensor& x, int64_t first, int64_t last) {
+  torch::NoGradGuard no_grad;
+  torch::Tensor rows = x.flatten(1);  // a view
+  rows.narrow(0, last, rows.size(0) - last).zero_();
+  for (int64_t k = first; k < last; ++k) {
+    torch::Tensor row = torch::randn({rows.size(1)}).to(x.device());
+    if (k > 0) {
+      const torch::Tensor earlier = rows.narrow(0, 0, k);
+      const torch::Tensor share = torch::mv(earlier, row) / earlier.square().sum(1);
+      row = row - torch::mv(earlier.t(), share);
+    }
+    rows[k].copy_(row);
+  }
+  torch::Tensor fresh = rows.narrow(0, first, last - first);
+  fresh.div_(fresh.norm(2, 1, /*keepdim=*/true));
+}
+
+class CodaPrompt final : public Method {
+ public:
+  CodaPrompt(const MethodContext& context, const CodaOptions& options)
+      : options_(options),
+        backbone_(context.backbone),
+        efficiency_(context.efficiency),
+        head_(backbone_->options.embed_dim, context.num_classes, context.device,
+              Classifier::Init::kUniform),
+        per_task_(options.pool_size / context.num_tasks) {
+    if (per_task_ == 0) {
+      throw Error("method: pool_size " + std::to_string(options.pool_size) +
+                  " leaves no component for each of " + std::to_string(context.num_tasks) +
+                  " tasks; make it at least that");
+    }
+    if (options.prompt_length % 2 != 0) {
+      throw Error("method: prompt_length " + std::to_string(options.prompt_length) +
+                  " must be even: half of the rows are keys, half values");
+    }
+    for (const int64_t layer : options.layers) {
+      if (layer < 0 || layer >= backbone_->options.depth) {
+        throw Error("method.layers: block " + std::to_string(layer) +
+                    " is not there; the backbone has blocks 0 to " +
+                    std::to_string(backbone_->options.depth - 1));
+      }
+      const int64_t D = backbone_->options.embed_dim, M = options.pool_size;
+      const auto make = [&](at::IntArrayRef shape) {
+        return torch::zeros(shape, context.device).set_requires_grad(true);
+      };
+      prompts_.push_back(make({M, options.prompt_length, D}));
+      keys_.push_back(make({M, D}));
+      attentions_.push_back(make({M, D}));
+    }
+  }
+
+  void begin_task(const Task& task) override {
+    trained_ = ClassRange::of(task, "current");
+    first_ = task.index * per_task_;
+    last_ = first_ + per_task_;
+    for (size_t i = 0; i < prompts_.size(); ++i) {
+      gram_schmidt(prompts_[i], first_, last_);
+      gram_schmidt(keys_[i], first_, last_);
+      gram_schmidt(attentions_[i], first_, last_);
+    }
+  }
+
+  std::vector<torch::Tensor> parameters() override {
+    auto parameters = head_.parameters();
+    for (const auto* list : {&prompts_, &keys_, &attentions_}) {
+      parameters.insert(parameters.end(), list->begin(), list->end());
+    }
+    return parameters;
+  }
+
+  torch::Tensor loss(const Batch& batch) override {
+    const torch::Tensor logits =
+        classify(batch.images, efficiency_.query(batch.images), efficiency_.train_plan());
+    torch::Tensor total = Classifier::loss(logits, batch.labels, trained_.first, trained_.last);
+    if (options_.ortho_weight > 0) {
+      for (size_t i = 0; i < prompts_.size(); ++i) {
+        total = total + options_.ortho_weight *
+                            (ortho_penalty(live(keys_[i])) + ortho_penalty(live(attentions_[i])) +
+                             ortho_penalty(live(prompts_[i])));
+      }
+    }
+    return total;
+  }
+
+  torch::Tensor predict(const Batch& batch) override {
+    return classify(batch.images, efficiency_.test_query(batch.images, batch.indices),
+                    efficiency_.test_plan());
+  }
+
+  void state(State& s) override {
+    head_.state(s);
+    s("prompt", prompts_);
+    s("prompt_key", keys_);
+    s("attention", attentions_);
+    s("first_component", first_);
+    s("last_component", last_);
+    trained_.state(s);
+  }
+
+ private:
+  // The components in use: those of earlier tasks without a gradient, this task's with one.
+  torch::Tensor live(const torch::Tensor& components) const {
+    const torch::Tensor own = components.narrow(0, first_, last_ - first_);
+    if (first_ == 0) return own;
+    return torch::cat({components.narrow(0, 0, first_).detach(), own});
+  }
+
+  // [B, 2, length/2, D]: every image's own sum of components.
+  torch::Tensor prefix(const torch::Tensor& query, size_t layer) const {
+    const torch::Tensor p = live(prompts_[layer]), a = live(attentions_[layer]);
+    const torch::Tensor k = torch::nn::functional::normalize(live(keys_[layer]));
+    // cos(q * A_m, K_m) = q . (A_m * K_m / |K_m|) / |q * A_m|
+    const torch::Tensor length = torch::mm(query.square(), a.square().t()).sqrt().clamp_min(1e-12);
+    const torch::Tensor weights = torch::mm(query, (a * k).t()) / length;  // [B, m]
+    return torch::mm(weights, p.flatten(1))
+        .view({query.size(0), 2, options_.prompt_length / 2, p.size(2)});
+  }
+
+  torch::Tensor classify(const torch::Tensor& images, const torch::Tensor& query,
+                         ForwardPlan plan) {
+    plan.prefixes.resize(static_cast<size_t>(backbone_->options.depth));
+    for (size_t i = 0; i < options_.layers.size(); ++i) {
+      const auto layer = static_cast<size_t>(options_.layers[i]);
+      if (!plan.skips(options_.layers[i])) plan.prefixes[layer] = prefix(query, i);
+    }
+    return head_.logits(backbone_->forward(images, plan).select(1, 0));
+  }
+
+  CodaOptions options_;
+  VisionTransformer backbone_;
+  Efficiency& efficiency_;
+  Classifier head_;
+  int64_t per_task_;                       // components a task adds
+  int64_t first_ = 0, last_ = 0;           // this task's components
+  std::vector<torch::Tensor> prompts_;     // per layer [M, length, D]
+  std::vector<torch::Tensor> keys_;        // per layer [M, D]
+  std::vector<torch::Tensor> attentions_;  // per layer [M, D]
+  ClassRange trained_;
+};
+
+const Registered<MethodKind> kCodaPrompt{"coda_prompt",
+                                         "Smith et al. 2023, CODA-Prompt (arXiv 2211.13218)",
+                                         method_kind<CodaPrompt, CodaOptions>()};
+
+}  // namespace
+
+}  // namespace rep

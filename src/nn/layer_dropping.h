@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/config.h"
+
+namespace rep {
+
+/// Which blocks a training step skips, and how likely each was to run.
+struct Drops {
+  std::vector<bool> skip;
+  std::vector<double> keep;  // the probability of running, per block
+};
+
+/// When a step happens: ALD's clock.
+struct StepTime {
+  int64_t seed = 0;
+  int64_t task = 0;
+  int64_t task_iteration = 0;  // within the task
+  int64_t iteration = 0;       // since the start of the run
+};
+
+/// Draws a step's dropped blocks. ald: REP Algorithm 2, keep(t, l) = a(l) ((1 - theta_bar)
+/// e^(-gamma t)
+/// + theta_bar), a(l) = alpha once more than tau tokens were merged before block l, else 1. pld:
+/// 1 - l (1 - theta(t)) / K for l = 0.. (Zhang & He 2010.13369, as REP's published code does it).
+/// random: `keep` everywhere. `merge` is the merging schedule and `image_tokens` their number, so
+/// that merges are counted as they will be executed (a skipped block merges nothing).
+Drops draw_drops(const LayerDroppingConfig& config, const std::vector<int64_t>& merge,
+                 int64_t image_tokens, const StepTime& time, double threshold);
+
+/// tau: `config.threshold` in merged tokens, or 2 n for "auto". Throws Error when it is neither.
+double drop_threshold(const LayerDroppingConfig& config, const TokenMergingConfig& merging);
+
+/// theta(t) = (1 - theta_bar) e^(-gamma t) + theta_bar.
+double keep_ratio(double min_keep, double decay, double t);
+
+}  // namespace rep

@@ -1,0 +1,233 @@
+// Vision transformer (Dosovitskiy et al., arXiv 2010.11929), in timm's layout.
+// The idea in three lines: an image is cut into patches, each a token; pre-norm blocks of
+// self-attention and MLP transform all tokens; the [CLS] token after the final norm is the image's
+// feature. Differs from timm: one forward takes a ForwardPlan, so that prompts, prefixes, merged
+// tokens and skipped blocks need no second copy of the model.
+#include "nn/vit.h"
+
+#include <cmath>
+
+#include "nn/token_merging.h"
+
+namespace rep {
+
+namespace {
+
+torch::nn::LayerNorm make_norm(const VitOptions& options) {
+  return torch::nn::LayerNorm(
+      torch::nn::LayerNormOptions({options.embed_dim}).eps(options.layer_norm_eps));
+}
+
+// A linear layer without the redundant default initialisation: VisionTransformer draws all weights.
+torch::nn::Linear make_linear(int64_t in, int64_t out) {
+  return torch::nn::Linear(torch::nn::LinearOptions(in, out));
+}
+
+// [B, N, D] with the prompts taken out, and put back between [CLS] and the rest.
+torch::Tensor without_prompts(const torch::Tensor& x, int64_t prompts) {
+  if (prompts == 0) return x;
+  return torch::cat({x.narrow(1, 0, 1), x.narrow(1, 1 + prompts, x.size(1) - 1 - prompts)}, 1);
+}
+
+torch::Tensor with_prompts(const torch::Tensor& rest, const torch::Tensor& prompts) {
+  if (prompts.size(1) == 0) return rest;
+  return torch::cat({rest.narrow(1, 0, 1), prompts, rest.narrow(1, 1, rest.size(1) - 1)}, 1);
+}
+
+// Merges r image tokens of the stream; the sizes of what each token stands for go along.
+void merge(TokenStream& stream, const torch::Tensor& metric, int64_t r, bool size_weighted) {
+  const int64_t L = stream.prompts;
+  const Matching matching = match_tokens(without_prompts(metric, L), r, /*class_token=*/true);
+  if (matching.r == 0) return;
+  const torch::Tensor prompts = stream.x.narrow(1, 1, L);
+  const torch::Tensor old_sizes =
+      stream.sizes.defined()
+          ? without_prompts(stream.sizes.unsqueeze(-1), L)
+          : torch::ones({stream.x.size(0), stream.x.size(1) - L, 1}, stream.x.options());
+  const torch::Tensor sizes = merge_sum(old_sizes, matching);
+  const torch::Tensor weights = size_weighted ? old_sizes : torch::ones_like(old_sizes);
+  const torch::Tensor rest = merge_sum(without_prompts(stream.x, L) * weights, matching) /
+                             (size_weighted ? sizes : merge_sum(weights, matching));
+  stream.x = with_prompts(rest, prompts);
+  stream.sizes =
+      with_prompts(sizes, torch::ones({sizes.size(0), L, 1}, sizes.options())).squeeze(-1);
+}
+
+const Registered<VitOptions> kNano{
+    "vit_nano",
+    "a small ViT/4 for 32-pixel images, for tests and the offline default",
+    {/*image_size=*/32, /*patch_size=*/4, /*embed_dim=*/96, /*depth=*/6, /*num_heads=*/3}};
+const Registered<VitOptions> kTiny{"vit_tiny_patch16_224",
+                                   "ViT-Ti/16 (Touvron 2012.12877; Steiner 2106.10270)",
+                                   {224, 16, 192, 12, 3}};
+const Registered<VitOptions> kSmall{"vit_small_patch16_224",
+                                    "ViT-S/16 (Touvron 2012.12877; Steiner 2106.10270)",
+                                    {224, 16, 384, 12, 6}};
+const Registered<VitOptions> kBase{
+    "vit_base_patch16_224", "ViT-B/16 (Dosovitskiy 2010.11929)", {224, 16, 768, 12, 12}};
+const Registered<VitOptions> kLarge{
+    "vit_large_patch16_224", "ViT-L/16 (Dosovitskiy 2010.11929)", {224, 16, 1024, 24, 16}};
+
+}  // namespace
+
+PatchEmbedImpl::PatchEmbedImpl(const VitOptions& options) : patch_size(options.patch_size) {
+  proj = register_module(
+      "proj", torch::nn::Conv2d(torch::nn::Conv2dOptions(3, options.embed_dim, options.patch_size)
+                                    .stride(options.patch_size)));
+}
+
+torch::Tensor PatchEmbedImpl::forward(const torch::Tensor& images) {
+  // A convolution whose stride is its kernel is one matrix product over patches: same sums, and on
+  // the CPU without the convolution's unfolding of overlaps.
+  const int64_t B = images.size(0), P = patch_size;
+  const int64_t rows = images.size(2) / P, columns = images.size(3) / P;
+  const torch::Tensor patches = images.reshape({B, 3, rows, P, columns, P})
+                                    .permute({0, 2, 4, 1, 3, 5})
+                                    .reshape({B, rows * columns, 3 * P * P});
+  return torch::linear(patches, proj->weight.flatten(1), proj->bias);
+}
+
+AttentionImpl::AttentionImpl(int64_t dim, int64_t heads_) : heads(heads_) {
+  qkv = register_module("qkv", make_linear(dim, 3 * dim));
+  proj = register_module("proj", make_linear(dim, dim));
+}
+
+torch::Tensor AttentionImpl::forward(const torch::Tensor& x, const torch::Tensor& prefix,
+                                     const torch::Tensor& log_sizes, torch::Tensor* metric) {
+  const int64_t B = x.size(0), N = x.size(1), D = x.size(2), d = D / heads;
+  const torch::Tensor projected = qkv->forward(x).view({B, N, 3, heads, d});
+  const torch::Tensor q = projected.select(2, 0).transpose(1, 2);  // [B, H, N, d]
+  torch::Tensor k = projected.select(2, 1).transpose(1, 2);
+  torch::Tensor v = projected.select(2, 2).transpose(1, 2);
+  if (metric) *metric = projected.select(2, 1).detach().mean(2);
+  torch::Tensor bias = log_sizes;
+  if (prefix.defined()) {
+    const int64_t L = prefix.size(2);
+    const torch::Tensor rows = prefix.view({B, 2, L, heads, d});
+    k = torch::cat({rows.select(1, 0).transpose(1, 2), k}, 2);
+    v = torch::cat({rows.select(1, 1).transpose(1, 2), v}, 2);
+    if (bias.defined()) bias = torch::cat({torch::zeros({B, L}, bias.options()), bias}, 1);
+  }
+  const double scale = 1.0 / std::sqrt(static_cast<double>(d));
+  torch::Tensor weights = torch::matmul(q * scale, k.transpose(-2, -1));  // [B, H, N, L + N]
+  if (bias.defined()) weights = weights + bias.view({B, 1, 1, -1});
+  const torch::Tensor mixed = torch::matmul(weights.softmax(-1), v);
+  return proj->forward(mixed.transpose(1, 2).reshape({B, N, D}));
+}
+
+MlpImpl::MlpImpl(int64_t dim, int64_t hidden) {
+  fc1 = register_module("fc1", make_linear(dim, hidden));
+  fc2 = register_module("fc2", make_linear(hidden, dim));
+}
+
+torch::Tensor MlpImpl::forward(const torch::Tensor& x) {
+  return fc2->forward(torch::gelu(fc1->forward(x)));
+}
+
+BlockImpl::BlockImpl(const VitOptions& options) {
+  norm1 = register_module("norm1", make_norm(options));
+  attn = register_module("attn", Attention(options.embed_dim, options.num_heads));
+  norm2 = register_module("norm2", make_norm(options));
+  mlp = register_module("mlp", Mlp(options.embed_dim, options.embed_dim * options.mlp_ratio));
+}
+
+void BlockImpl::forward(TokenStream& stream, const ForwardPlan& plan, int64_t index) {
+  const int64_t r = plan.merges(index);
+  const torch::Tensor prefix =
+      plan.prefixes.empty() ? torch::Tensor() : plan.prefixes[static_cast<size_t>(index)];
+  const torch::Tensor log_sizes =
+      plan.proportional_attention && stream.sizes.defined() ? stream.sizes.log() : torch::Tensor();
+  torch::Tensor metric;
+  stream.x = stream.x +
+             attn->forward(norm1->forward(stream.x), prefix, log_sizes, r > 0 ? &metric : nullptr);
+  if (r > 0) merge(stream, metric, r, plan.size_weighted);
+  stream.x = stream.x + mlp->forward(norm2->forward(stream.x));
+}
+
+VisionTransformerImpl::VisionTransformerImpl(const VitOptions& options_) : options(options_) {
+  const int64_t D = options.embed_dim;
+  TORCH_CHECK(D % options.num_heads == 0, "width ", D, " is no multiple of ", options.num_heads,
+              " heads");
+  cls_token = register_parameter("cls_token", torch::randn({1, 1, D}) * 1e-6);
+  pos_embed =
+      register_parameter("pos_embed", torch::randn({1, 1 + options.num_patches(), D}) * 0.02);
+  patch_embed = register_module("patch_embed", PatchEmbed(options));
+  torch::nn::ModuleList list;
+  for (int64_t i = 0; i < options.depth; ++i) {
+    blocks.push_back(Block(options));
+    list->push_back(blocks.back());
+  }
+  register_module("blocks", list);
+  norm = register_module("norm", make_norm(options));
+  if (options.num_classes > 0) {
+    head = register_module("head", make_linear(D, options.num_classes));
+  }
+  // timm's initialisation: N(0, 0.02), zero biases; norms start as the identity.
+  torch::NoGradGuard no_grad;
+  for (auto& item : named_parameters()) {
+    if (item.key().find("norm") != std::string::npos) continue;
+    if (item.value().dim() >= 2 && item.key() != "cls_token" && item.key() != "pos_embed") {
+      item.value().normal_(0, 0.02);
+    } else if (item.value().dim() == 1) {
+      item.value().zero_();
+    }
+  }
+}
+
+torch::Tensor VisionTransformerImpl::forward(const torch::Tensor& images, const ForwardPlan& plan) {
+  TORCH_CHECK(images.dim() == 4 && images.size(2) == options.image_size &&
+                  images.size(3) == options.image_size,
+              "images are ", images.sizes(), ", the ViT takes [B, 3, ", options.image_size, ", ",
+              options.image_size, "]");
+  const int64_t B = images.size(0);
+  const torch::Tensor first_position = pos_embed.narrow(1, 0, 1);
+  std::vector<torch::Tensor> parts{(cls_token + first_position).expand({B, -1, -1})};
+  if (plan.prompts.defined()) parts.push_back(plan.prompts + first_position);
+  parts.push_back(patch_embed->forward(images) + pos_embed.narrow(1, 1, options.num_patches()));
+
+  TokenStream stream;
+  stream.x = torch::cat(parts, 1);
+  stream.prompts = plan.prompts.defined() ? plan.prompts.size(1) : 0;
+  parts.clear();
+  for (int64_t i = 0; i < options.depth; ++i) {
+    if (!plan.skips(i)) blocks[static_cast<size_t>(i)]->forward(stream, plan, i);
+  }
+  return norm->forward(stream.x);
+}
+
+void VisionTransformerImpl::train_last_blocks(int64_t count) {
+  for (auto& parameter : parameters()) parameter.set_requires_grad(count >= options.depth);
+  if (count <= 0) return;
+  for (auto& parameter : norm->parameters()) parameter.set_requires_grad(true);
+  for (int64_t i = std::max<int64_t>(0, options.depth - count); i < options.depth; ++i) {
+    for (auto& parameter : blocks[static_cast<size_t>(i)]->parameters()) {
+      parameter.set_requires_grad(true);
+    }
+  }
+}
+
+VitOptions vit_options(const std::string& name, int64_t image_size, int64_t patch_size) {
+  VitOptions options = Registry<VitOptions>::get().at(name).value;
+  if (image_size > 0) options.image_size = image_size;
+  if (patch_size > 0) options.patch_size = patch_size;
+  if (options.image_size % options.patch_size != 0 || options.image_size > 4096) {
+    throw Error("backbone: image_size " + std::to_string(options.image_size) +
+                " must be a multiple of patch_size " + std::to_string(options.patch_size) +
+                " and at most 4096");
+  }
+  return options;
+}
+
+std::vector<int64_t> tokens_per_block(const VitOptions& options, const ForwardPlan& plan,
+                                      int64_t prompts) {
+  std::vector<int64_t> tokens(static_cast<size_t>(options.depth), 0);
+  int64_t image_tokens = options.num_patches();
+  for (int64_t i = 0; i < options.depth; ++i) {
+    if (plan.skips(i)) continue;
+    tokens[static_cast<size_t>(i)] = 1 + prompts + image_tokens;
+    image_tokens -= std::min(plan.merges(i), mergeable(1 + image_tokens, 1));
+  }
+  return tokens;
+}
+
+}  // namespace rep

@@ -1,0 +1,126 @@
+#pragma once
+
+#include <torch/torch.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/registry.h"
+
+namespace rep {
+
+// The shape alphabet of the whole program: B images, N tokens (with [CLS]), D width, H heads, L
+// prompt tokens, C classes, M pool entries, T tasks, K depth (blocks).
+
+/// Sizes of a vision transformer (Dosovitskiy 2010.11929), with timm's names.
+struct VitOptions {
+  static constexpr const char* kKind = "backbone";
+  int64_t image_size = 224, patch_size = 16;
+  int64_t embed_dim = 192, depth = 12, num_heads = 3;
+  int64_t mlp_ratio = 4;
+  int64_t num_classes = 0;  // 0: no head of its own
+  double layer_norm_eps = 1e-6;
+
+  int64_t grid() const { return image_size / patch_size; }
+  int64_t num_patches() const { return grid() * grid(); }
+};
+
+/// Everything that may differ between two passes of one frozen ViT.
+struct ForwardPlan {
+  torch::Tensor prompts;                // [B, L, D] put between [CLS] and the image tokens (L2P)
+  std::vector<torch::Tensor> prefixes;  // per block, keys and values [B, 2, L, D] before its own
+                                        // (DualPrompt, CODA-Prompt); empty, or undefined in places
+  std::vector<int64_t> merge;           // per block, image tokens merged away between attention and
+                                        // MLP; [CLS] and prompts never are; empty: none
+  std::vector<bool> skip;               // per block: identity; empty: none
+  bool proportional_attention = false;  // attention logits + log(size of the key's token)
+  bool size_weighted = true;            // merged token = size-weighted mean
+
+  bool skips(int64_t block) const { return !skip.empty() && skip[static_cast<size_t>(block)]; }
+  int64_t merges(int64_t block) const {
+    return merge.empty() ? 0 : merge[static_cast<size_t>(block)];
+  }
+};
+
+/// Non-overlapping patches to tokens; parameters proj.{weight [D, 3, P, P], bias}.
+struct PatchEmbedImpl : torch::nn::Module {
+  explicit PatchEmbedImpl(const VitOptions& options);
+  /// [B, 3, S, S] -> [B, patches, D], row by row.
+  torch::Tensor forward(const torch::Tensor& images);
+  int64_t patch_size;
+  torch::nn::Conv2d proj{nullptr};
+};
+TORCH_MODULE(PatchEmbed);
+
+/// Multi-head self-attention; parameters qkv.{weight,bias}, proj.{weight,bias}.
+struct AttentionImpl : torch::nn::Module {
+  AttentionImpl(int64_t dim, int64_t heads);
+  /// x [B, N, D]; prefix undefined or [B, 2, L, D]; log_sizes undefined or [B, N].
+  /// `metric`, when wanted, receives the keys averaged over heads [B, N, D/H], prefix keys
+  /// excluded.
+  torch::Tensor forward(const torch::Tensor& x, const torch::Tensor& prefix,
+                        const torch::Tensor& log_sizes, torch::Tensor* metric);
+  int64_t heads;
+  torch::nn::Linear qkv{nullptr}, proj{nullptr};
+};
+TORCH_MODULE(Attention);
+
+/// fc1, exact GELU, fc2.
+struct MlpImpl : torch::nn::Module {
+  MlpImpl(int64_t dim, int64_t hidden);
+  torch::Tensor forward(const torch::Tensor& x);
+  torch::nn::Linear fc1{nullptr}, fc2{nullptr};
+};
+TORCH_MODULE(Mlp);
+
+/// The tokens of a pass on their way through the blocks.
+struct TokenStream {
+  torch::Tensor x;      // [B, N, D], in the order [CLS | prompts | image tokens]
+  torch::Tensor sizes;  // [B, N]: image tokens that each stands for; undefined until a merge
+  int64_t prompts = 0;  // L
+};
+
+/// Pre-norm block: x + attn(norm1(x)), merge, x + mlp(norm2(x)).
+struct BlockImpl : torch::nn::Module {
+  explicit BlockImpl(const VitOptions& options);
+  /// Runs block number `index` of `plan` on the stream in place.
+  void forward(TokenStream& stream, const ForwardPlan& plan, int64_t index);
+  torch::nn::LayerNorm norm1{nullptr}, norm2{nullptr};
+  Attention attn{nullptr};
+  Mlp mlp{nullptr};
+};
+TORCH_MODULE(Block);
+
+/// The ViT itself. Parameter names equal timm's, so that checkpoints load without a table.
+struct VisionTransformerImpl : torch::nn::Module {
+  explicit VisionTransformerImpl(const VitOptions& options);
+
+  /// images [B, 3, S, S] -> every token after the final norm, [B, N', D], in the order
+  /// [CLS | prompts | image tokens left]. A prompt gets [CLS]'s position added (l2p-pytorch).
+  torch::Tensor forward(const torch::Tensor& images, const ForwardPlan& plan = {});
+  /// images -> the [CLS] feature after the final norm, [B, D].
+  torch::Tensor features(const torch::Tensor& images) { return forward(images).select(1, 0); }
+  /// No gradients for anything, or only for the last `blocks` blocks and the final norm
+  /// (blocks == depth: everything).
+  void train_last_blocks(int64_t blocks);
+
+  const VitOptions options;
+  torch::Tensor cls_token, pos_embed;  // [1, 1, D], [1, 1 + patches, D]
+  PatchEmbed patch_embed{nullptr};
+  std::vector<Block> blocks;
+  torch::nn::LayerNorm norm{nullptr};
+  torch::nn::Linear head{nullptr};  // only when options.num_classes > 0
+};
+TORCH_MODULE(VisionTransformer);
+
+/// The registered sizes, by name (vit_tiny_patch16_224, ...), with optional other image/patch
+/// sizes.
+VitOptions vit_options(const std::string& name, int64_t image_size = 0, int64_t patch_size = 0);
+
+/// Tokens [per block] that enter each block and what is left at the end, for a plan and `prompts`
+/// prompt tokens: arithmetic only. Blocks that are skipped count 0 tokens. Size depth.
+std::vector<int64_t> tokens_per_block(const VitOptions& options, const ForwardPlan& plan,
+                                      int64_t prompts);
+
+}  // namespace rep

@@ -1,0 +1,27 @@
+#include "run/checkpoint.h"
+
+#include "core/error.h"
+#include "tensor/safetensors.h"
+
+namespace rep {
+
+void write_checkpoint(const std::string& path, const State& state) {
+  write_safetensors(path, state.tensors(), {{"rep", state.values().dump()}});
+}
+
+State read_checkpoint(const std::string& path) {
+  Safetensors file = read_safetensors(path);
+  const auto values = file.metadata.find("rep");
+  if (values == file.metadata.end()) {
+    throw Error(path +
+                ": is no checkpoint of rep (its metadata has no 'rep'); remove it or choose "
+                "another --output");
+  }
+  try {
+    return State(std::move(file.tensors), Json::parse(values->second));
+  } catch (const Json::exception&) {
+    throw Error(path + ": the checkpoint's values are not JSON; remove it to start anew");
+  }
+}
+
+}  // namespace rep

@@ -1,0 +1,119 @@
+#include "run/experiment.h"
+
+#include <torch/torch.h>
+
+#include <ctime>
+
+#include "data/dataset.h"
+#include "data/stream.h"
+#include "revision.h"
+#include "run/learner.h"
+#include "run/loops.h"
+#include "run/run_folder.h"
+#include "tensor/device.h"
+#include "tensor/meter.h"
+
+namespace rep {
+
+namespace {
+
+std::string now_utc() {
+  const std::time_t now = std::time(nullptr);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", std::gmtime(&now));
+  return text;
+}
+
+// What a result says of itself before the first task.
+Json make_head(const Config& config, const Learner& learner, const Dataset& train,
+               const Dataset& test) {
+  Json inputs = learner.inputs;
+  inputs["dataset"] = {{"name", config.dataset.name},
+                       {"train_images", train.size()},
+                       {"test_images", test.size()},
+                       {"fingerprint", train.fingerprint() + "-" + test.fingerprint()}};
+  return {
+      {"name", config.name},        {"rep", {{"version", REP_VERSION}, {"revision", REP_REVISION}}},
+      {"libtorch", TORCH_VERSION},  {"device", describe_device(learner.device)},
+      {"started", now_utc()},       {"config", to_json(config)},
+      {"inputs", std::move(inputs)}};
+}
+
+double percent(int64_t correct, int64_t images) {
+  return images == 0 ? 0.0 : 100.0 * static_cast<double>(correct) / static_cast<double>(images);
+}
+
+}  // namespace
+
+Result run_experiment(const Config& config, const RunOptions& options, Progress& progress) {
+  const torch::Device device = choose_device(config.device);
+  seed_everything(config.seed);
+
+  // What there is to learn, and in what order: a function of data set and seed, never of the
+  // method.
+  const auto train = open_dataset(config.dataset, Split::kTrain, config.seed);
+  const auto test = open_dataset(config.dataset, Split::kTest, config.seed);
+  const Stream stream = cut_into_tasks(*train, *test, config.stream, config.seed);
+
+  // Who learns it, and where it is kept. From here on a kill loses nothing that was saved.
+  Learner learner(config, stream, device);
+  learner.efficiency->remember_test_queries(test->size());
+  Result result(make_head(config, learner, *train, *test));
+  RunFolder folder(options.output, options.resume, config);
+  Position position;
+  if (options.resume) {
+    const bool found = folder.restore(learner, position, result);
+    progress.info(found
+                      ? "going on with task " + std::to_string(position.task) + " after step " +
+                            std::to_string(position.iteration)
+                      : "nothing to resume in " + options.output + ": starting from the beginning");
+  }
+
+  while (position.task < static_cast<int64_t>(stream.tasks.size())) {
+    const Task& task = stream.tasks[static_cast<size_t>(position.task)];
+    reset_peak_tensor_bytes();
+    if (!position.trained) {
+      if (position.iteration == 0) {
+        result.begin_task(task, train->class_names());
+        learner.efficiency->clear_log();
+        learner.method->begin_task(task);
+        result.set_parameters(learner.parameters());
+      }
+      train_task(
+          learner, *train, task, static_cast<int64_t>(stream.tasks.size()), config, position,
+          folder.take_optimizer_restorer(),
+          [&](Optimizer& optimizer, const StepReport* report) {
+            if (report) folder.log_step(*report);
+            folder.save_if_due(learner, position, result, optimizer);
+          },
+          result, progress);
+      learner.method->end_task(task);
+      // The task's images are never seen again by the learner past this line: only what the method
+      // itself stored.
+      result.finish_training(position.iteration, learner.efficiency->log(), learner.state_bytes());
+      position.trained = true;
+      folder.save(learner, position, result, nullptr);
+    }
+
+    // One pass over every task seen so far gives both matrices' next row.
+    std::vector<double> class_incremental, task_incremental;
+    for (int64_t seen = 0; seen <= position.task; ++seen) {
+      const Correct correct = evaluate(learner, *test, stream.tasks[static_cast<size_t>(seen)],
+                                       task.last_label(), config);
+      class_incremental.push_back(percent(correct.class_incremental, correct.images));
+      task_incremental.push_back(percent(correct.task_incremental, correct.images));
+    }
+    result.add_row(class_incremental, task_incremental);
+    progress.accuracy_row(position.task, class_incremental);
+    folder.book(result);
+
+    position = {position.task + 1, 0, position.total_iterations, false};
+    if (position.task == static_cast<int64_t>(stream.tasks.size())) result.complete();
+    folder.write_result(result);
+    folder.save(learner, position, result, nullptr);
+  }
+  if (result.is_complete()) folder.write_result(result);
+  return result;
+}
+
+}  // namespace rep

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+#include "core/config.h"
+#include "core/progress.h"
+#include "data/augment.h"
+#include "data/dataset.h"
+#include "data/stream.h"
+#include "run/learner.h"
+#include "run/result.h"
+#include "tensor/optimizer.h"
+
+namespace rep {
+
+/// How far a run has come.
+struct Position {
+  int64_t task = 0;
+  int64_t iteration = 0;         // steps done in this task
+  int64_t total_iterations = 0;  // in all tasks
+  bool trained = false;          // this task's training is over, its test is not
+  void state(State& s) {
+    s("task", task);
+    s("iteration", iteration);
+    s("total_iterations", total_iterations);
+    s("trained", trained);
+  }
+};
+
+/// What the training loop tells whoever keeps the run.
+struct StepReport {
+  int64_t task, epoch, iteration;
+  double loss, lr;
+};
+
+/// Called after every step, when the state may be saved; throws Interrupted to stop. `report` is
+/// null between log intervals.
+using AfterStep = std::function<void(Optimizer& optimizer, const StepReport* report)>;
+
+/// Steps that a task of `images` training images takes: epochs, cut at `iterations`.
+int64_t steps_of_task(const TrainConfig& config, int64_t images);
+
+/// Trains one task of `tasks` from `position.iteration` on; the only backward and step of the
+/// program. `restore`, when set, is handed the fresh optimiser of a task that is resumed in its
+/// middle. Throws Error naming task, epoch and step when the loss is not finite.
+void train_task(Learner& learner, const Dataset& data, const Task& task, int64_t tasks,
+                const Config& config, Position& position,
+                const std::function<void(Optimizer&)>& restore, const AfterStep& after_step,
+                Result& result, Progress& progress);
+
+/// Correct answers among `task`'s test images: against the classes [0, seen) and against the task's
+/// own.
+struct Correct {
+  int64_t class_incremental = 0, task_incremental = 0, images = 0;
+};
+Correct evaluate(Learner& learner, const Dataset& data, const Task& task, int64_t seen,
+                 const Config& config);
+
+}  // namespace rep

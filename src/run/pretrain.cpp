@@ -1,0 +1,158 @@
+#include "run/pretrain.h"
+
+#include <torch/torch.h>
+
+#include <cstdio>
+#include <filesystem>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "core/hash.h"
+#include "core/interrupt.h"
+#include "data/dataset.h"
+#include "data/stream.h"
+#include "run/learner.h"
+#include "run/loops.h"
+#include "run/result.h"
+#include "run/setup.h"
+#include "tensor/device.h"
+#include "tensor/safetensors.h"
+
+namespace rep {
+
+namespace {
+
+// Bumped whenever the same configuration yields other weights.
+constexpr int kVersion = 1;
+constexpr const char* kSuffix = ".safetensors";
+
+// Everything that bears on the weights.
+Json identity(const Config& config) {
+  const Json whole = to_json(config);
+  Json identity{{"version", kVersion}};
+  for (const char* key : {"seed", "precision", "dataset", "backbone", "train"}) {
+    identity[key] = whole[key];
+  }
+  for (const char* key : {"workers", "checkpoint_seconds"}) identity["train"].erase(key);
+  return identity;
+}
+
+bool ends_with(const std::string& text, const std::string& end) {
+  return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
+
+void refuse_what_means_nothing(const Config& config, const std::string& path) {
+  const auto refuse = [&](const std::string& key, const std::string& reason) {
+    throw Error(path + ": " + key + " means nothing to pretraining, " + reason + "; take it away");
+  };
+  if (!config.method.node.IsNull()) refuse("method", "where a linear head learns all classes");
+  const Json given = to_json(config), fresh = to_json(Config());
+  for (const char* key : {"stream", "efficiency"}) {
+    if (given[key] != fresh[key]) refuse(key, "where all classes are one task");
+  }
+  if (!config.backbone.weights.empty()) refuse("backbone.weights", "which begins at random ones");
+  if (given["backbone"]["trainable"] != fresh["backbone"]["trainable"]) {
+    refuse("backbone.trainable", "where all of it trains");
+  }
+}
+
+std::string percent(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.2f %%", value);
+  return text;
+}
+
+}  // namespace
+
+Config read_pretraining(const std::string& path, const std::vector<std::string>& overrides) {
+  Config config = load_config(path, overrides);
+  refuse_what_means_nothing(config, path);
+  config.method = Section{"finetune", {}, path, {}};
+  config.stream.tasks = 1;
+  config.backbone.weights = "random";
+  config.backbone.trainable = "all";
+  resolve_sections(config);
+  return config;
+}
+
+std::string pretrained_path(const Config& pretraining, const std::string& folder) {
+  const std::string hash = sha256_of_text(identity(pretraining).dump());
+  return folder + "/" + pretraining.backbone.name + "-" + hash.substr(0, 16) + kSuffix;
+}
+
+Pretrained pretrain(const Config& config, const std::string& path, Progress& progress) {
+  if (!ends_with(path, kSuffix)) {
+    throw Error(path + ": weights are written as safetensors; let the name end in " + kSuffix);
+  }
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  if (!folder.empty()) make_directories(folder);
+  const torch::Device device = choose_device(config.device);
+  seed_everything(config.seed);
+
+  const auto train = open_dataset(config.dataset, Split::kTrain, config.seed);
+  const auto test = open_dataset(config.dataset, Split::kTest, config.seed);
+  const Stream stream = cut_into_tasks(*train, *test, config.stream, config.seed);
+  const Task& all = stream.tasks.front();
+  Learner learner(config, stream, device);
+  learner.method->begin_task(all);
+  Position position;
+  Result costs(Json::object());  // the loop's books, which nobody reads here
+  costs.begin_task(all, train->class_names());
+  train_task(
+      learner, *train, all, /*tasks=*/1, config, position, {},
+      [](Optimizer&, const StepReport*) {
+        if (interrupted()) throw Interrupted("stopped while pretraining; nothing was written");
+      },
+      costs, progress);
+  learner.method->end_task(all);
+  const Correct correct = evaluate(learner, *test, all, all.last_label(), config);
+  const Pretrained done{100.0 * static_cast<double>(correct.class_incremental) /
+                            static_cast<double>(std::max<int64_t>(1, correct.images)),
+                        correct.images};
+
+  NamedTensors tensors;
+  for (const auto& item : learner.backbone->named_parameters()) {
+    tensors.emplace_back(item.key(), item.value().detach());
+  }
+  const std::string text = identity(config).dump();
+  write_safetensors(path, tensors,
+                    {{"format", "pt"},
+                     {"pretraining", text},
+                     {"pretraining_sha256", sha256_of_text(text)},
+                     {"held_out_accuracy", percent(done.accuracy)}});
+  progress.info("pretrained " + config.backbone.name + ": " + percent(done.accuracy) + " of " +
+                std::to_string(done.images) + " held-out images in " +
+                std::to_string(stream.num_classes()) + " classes; " + path);
+  return done;
+}
+
+std::string pretrained(const std::string& config_path, Progress& progress,
+                       const std::string& folder) {
+  const Config config = read_pretraining(config_path);
+  std::string path = pretrained_path(config, folder);
+  if (std::filesystem::exists(path)) {
+    progress.detail("pretrained before: " + path);
+  } else {
+    progress.info("pretraining once, as " + config_path + " says: " + path);
+    pretrain(config, path, progress);
+  }
+  return path;
+}
+
+void resolve_pretrained(Config& experiment, Progress* progress, const std::string& folder) {
+  const std::string prefix = kPretrainPrefix;
+  const auto resolve = [&](std::string& weights) {
+    if (weights.rfind(prefix, 0) != 0) return;
+    const std::string config_path = weights.substr(prefix.size());
+    if (progress) {
+      weights = pretrained(config_path, *progress, folder);
+    } else {
+      const std::string path = pretrained_path(read_pretraining(config_path), folder);
+      weights = std::filesystem::exists(path) ? path : "random";
+    }
+  };
+  resolve(experiment.backbone.weights);
+  resolve(experiment.efficiency.query_backbone.weights);
+}
+
+}  // namespace rep

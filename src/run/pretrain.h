@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/config.h"
+#include "core/progress.h"
+
+namespace rep {
+
+// Supervised pretraining of a small ViT on a base data set, so that a frozen backbone is to be had
+// without a download. Its configuration is an experiment's: the backbone's size, `train`, `dataset`
+// and `seed` mean the same; all classes are one task that the whole backbone and a linear head
+// learn.
+
+/// Where pretrained weights are kept, under the current folder.
+constexpr const char* kWeightsFolder = "weights";
+/// `weights: pretrain:CONFIG.yaml` in an experiment.
+constexpr const char* kPretrainPrefix = "pretrain:";
+
+/// Throws Error, also for what means nothing here (method, stream, efficiency, weights, trainable).
+Config read_pretraining(const std::string& path, const std::vector<std::string>& overrides = {});
+
+/// FOLDER/BACKBONE-HASH.safetensors: the hash is of everything that bears on the weights, and of
+/// nothing else, so that a file of that name never has to be made twice.
+std::string pretrained_path(const Config& pretraining, const std::string& folder = kWeightsFolder);
+
+struct Pretrained {
+  double accuracy = 0;  // percent of the held-out images
+  int64_t images = 0;   // held out
+};
+/// Trains, tests and writes the backbone to `path` (timm's names; the configuration in the
+/// metadata). Throws Error, and Interrupted with nothing written.
+Pretrained pretrain(const Config& pretraining, const std::string& path, Progress& progress);
+
+/// The weights of that pretraining configuration: the file in `folder`, made now if it is not
+/// there.
+std::string pretrained(const std::string& config_path, Progress& progress,
+                       const std::string& folder = kWeightsFolder);
+
+/// Puts files in the place of an experiment's `pretrain:` weights. Without `progress` nothing is
+/// trained: random weights stand in for a file that is not there yet (rep check).
+void resolve_pretrained(Config& experiment, Progress* progress,
+                        const std::string& folder = kWeightsFolder);
+
+}  // namespace rep

@@ -1,0 +1,242 @@
+#include "run/result.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdio>
+
+namespace rep {
+
+namespace {
+
+double seconds(const PhaseCost& cost, Phase phase) {
+  return cost.seconds[static_cast<size_t>(phase)];
+}
+int64_t macs(const PhaseCost& cost, Phase phase) { return cost.macs[static_cast<size_t>(phase)]; }
+
+int64_t total_macs(const PhaseCost& cost) {
+  int64_t total = 0;
+  for (const int64_t phase : cost.macs) total += phase;
+  return total;
+}
+
+double train_seconds(const PhaseCost& cost) {
+  double total = -seconds(cost, Phase::kEval);
+  for (const double phase : cost.seconds) total += phase;
+  return total;
+}
+
+// What total and each entry of per_task have in common. Products outside the named phases (a
+// method's work at a task's begin and end) count as forward: nothing executed is left out.
+Json phase_json(const PhaseCost& cost) {
+  Json json;
+  json["seconds"] = {{"train", train_seconds(cost)},
+                     {"eval", seconds(cost, Phase::kEval)},
+                     {"data_wait", seconds(cost, Phase::kDataWait)},
+                     {"select", seconds(cost, Phase::kSelect)},
+                     {"forward", seconds(cost, Phase::kForward)},
+                     {"backward", seconds(cost, Phase::kBackward)},
+                     {"step", seconds(cost, Phase::kStep)}};
+  const int64_t backward = macs(cost, Phase::kBackward), select = macs(cost, Phase::kSelect);
+  const int64_t eval = macs(cost, Phase::kEval);
+  json["macs"] = {{"train",
+                   {{"select", select},
+                    {"forward", total_macs(cost) - eval - backward - select},
+                    {"backward", backward}}},
+                  {"eval", eval}};
+  json["flops"] = 2 * total_macs(cost);
+  return json;
+}
+
+Json matrix_json(const AccuracyMatrix& matrix, size_t tasks) {
+  Json rows = Json::array();
+  for (const auto& row : matrix.a) {
+    Json cells = row;
+    while (cells.size() < tasks) cells.push_back(nullptr);
+    rows.push_back(std::move(cells));
+  }
+  return rows;
+}
+
+Json bytes_or_null(int64_t bytes) { return bytes < 0 ? Json(nullptr) : Json(bytes); }
+
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+}  // namespace
+
+void TaskCost::state(State& s) {
+  Json json{{"seconds", phases.seconds},
+            {"macs", phases.macs},
+            {"peak_tensor_bytes", peak_tensor_bytes},
+            {"cuda_peak_bytes", cuda_peak_bytes},
+            {"state_bytes", state_bytes}};
+  s("cost", json);
+  json.at("seconds").get_to(phases.seconds);
+  json.at("macs").get_to(phases.macs);
+  json.at("peak_tensor_bytes").get_to(peak_tensor_bytes);
+  json.at("cuda_peak_bytes").get_to(cuda_peak_bytes);
+  json.at("state_bytes").get_to(state_bytes);
+  steps.state(s);
+}
+
+TaskCost& Result::begin_task(const Task& task, const std::vector<std::string>& class_names) {
+  Json names = Json::array();
+  for (const int64_t id : task.classes) names.push_back(class_names[static_cast<size_t>(id)]);
+  tasks_.push_back({{"index", task.index},
+                    {"classes", task.classes},
+                    {"class_names", names},
+                    {"train_images", task.train.size()},
+                    {"test_images", task.test.size()},
+                    {"iterations", 0}});
+  class_incremental_.n.push_back(static_cast<int64_t>(task.test.size()));
+  task_incremental_.n = class_incremental_.n;
+  return costs_.emplace_back();
+}
+
+void Result::finish_training(int64_t iterations, const StepLog& steps, int64_t state_bytes) {
+  tasks_.back()["iterations"] = iterations;
+  costs_.back().steps = steps;
+  costs_.back().state_bytes = state_bytes;
+}
+
+void Result::add_row(const std::vector<double>& class_incremental,
+                     const std::vector<double>& task_incremental) {
+  class_incremental_.a.push_back(class_incremental);
+  task_incremental_.a.push_back(task_incremental);
+}
+
+Json Result::to_json() const {
+  Json json{{"schema", 1}, {"complete", complete_}};
+  json.update(head_);
+  json["tasks"] = tasks_;
+  const size_t tasks = tasks_.size();
+  json["accuracy"] = {{"class_incremental", matrix_json(class_incremental_, tasks)},
+                      {"task_incremental", matrix_json(task_incremental_, tasks)}};
+  json["metrics"] = Json::object();
+  if (!class_incremental_.a.empty()) {
+    json["metrics"] = all_metrics(class_incremental_);
+    json["metrics"]["task_incremental"] = all_metrics(task_incremental_);
+  }
+  json["cost"] = cost_json();
+  return json;
+}
+
+Json Result::cost_json() const {
+  PhaseCost sum;
+  StepLog steps;
+  int64_t peak = 0, cuda_peak = -1;
+  Json per_task = Json::array();
+  for (const TaskCost& cost : costs_) {
+    sum += cost.phases;
+    peak = std::max(peak, cost.peak_tensor_bytes);
+    cuda_peak = std::max(cuda_peak, cost.cuda_peak_bytes);
+    steps += cost.steps;
+    Json entry = phase_json(cost.phases);
+    entry["peak_tensor_bytes"] = cost.peak_tensor_bytes;
+    entry["cuda_peak_bytes"] = bytes_or_null(cost.cuda_peak_bytes);
+    entry["state_bytes"] = cost.state_bytes;
+    per_task.push_back(std::move(entry));
+  }
+  Json total = phase_json(sum);
+  total["peak_tensor_bytes"] = peak;
+  total["peak_rss_bytes"] = peak_rss_bytes();
+  total["cuda_peak_bytes"] = bytes_or_null(cuda_peak);
+  total["energy_joules"] = nullptr;
+  total["energy_source"] = "none: energy is not measured by this version";
+
+  const auto per_step = [&](int64_t count) {
+    return steps.steps == 0 ? 0.0 : static_cast<double>(count) / static_cast<double>(steps.steps);
+  };
+  int64_t tokens = 0, executions = 0;
+  Json tokens_mean = Json::array(), run_fraction = Json::array();
+  for (size_t i = 0; i < steps.tokens.size(); ++i) {
+    tokens += steps.tokens[i];
+    executions += steps.executions[i];
+    const auto ran = static_cast<double>(std::max<int64_t>(1, steps.executions[i]));
+    tokens_mean.push_back(static_cast<double>(steps.tokens[i]) / ran);
+    run_fraction.push_back(per_step(steps.executions[i]));
+  }
+  const int64_t train_macs = total_macs(sum) - macs(sum, Phase::kEval);
+  Json per_iteration{
+      {"seconds_median", step_seconds_.empty() ? Json(nullptr) : Json(median(step_seconds_))},
+      {"flops_mean", 2 * per_step(train_macs)},
+      {"tokens_mean",
+       executions == 0 ? 0.0 : static_cast<double>(tokens) / static_cast<double>(executions)},
+      {"blocks_mean", per_step(executions)},
+      {"efficiency",
+       {{"tokens_per_block_mean", tokens_mean}, {"block_run_fraction", run_fraction}}}};
+  return {{"total", std::move(total)},
+          {"per_task", std::move(per_task)},
+          {"per_iteration", std::move(per_iteration)},
+          {"state_bytes", costs_.empty() ? 0 : costs_.back().state_bytes},
+          {"parameters", parameters_}};
+}
+
+std::string human(double value) {
+  static constexpr std::array<const char*, 6> kPrefixes{"", "k", "M", "G", "T", "P"};
+  size_t prefix = 0;
+  while (std::abs(value) >= 999.5 && prefix + 1 < kPrefixes.size()) {
+    value /= 1000;
+    ++prefix;
+  }
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3g %s", value, kPrefixes[prefix]);
+  return text;
+}
+
+std::string Result::summary() const {
+  const Json json = to_json();
+  const Json &metrics = json["metrics"], &cost = json["cost"]["total"];
+  if (metrics.empty()) return "no task was finished\n";
+  const Json& train = cost["macs"]["train"];
+  const double train_macs = train["select"].get<double>() + train["forward"].get<double>() +
+                            train["backward"].get<double>();
+  std::string text;
+  const auto row = [&](const char* name, double value, const char* unit) {
+    char line[96];
+    std::snprintf(line, sizeof line, "  %-30s %9.2f %s\n", name, value, unit);
+    text += line;
+  };
+  const auto large = [&](const char* name, double value, const char* unit) {
+    char line[96];
+    std::snprintf(line, sizeof line, "  %-30s %10s%s\n", name, human(value).c_str(), unit);
+    text += line;
+  };
+  row("average accuracy", metrics["average_accuracy"], "%");
+  row("average incremental accuracy", metrics["average_incremental_accuracy"], "%");
+  row("forgetting", metrics["forgetting"], "points");
+  row("task-incremental accuracy", metrics["task_incremental"]["average_accuracy"], "%");
+  large("training", 2 * train_macs, "FLOP");
+  large("testing", 2 * cost["macs"]["eval"].get<double>(), "FLOP");
+  large("peak tensor memory", cost["peak_tensor_bytes"], "B");
+  large("carried between tasks", json["cost"]["state_bytes"], "B");
+  row("training time", cost["seconds"]["train"], "s");
+  row("testing time", cost["seconds"]["eval"], "s");
+  return text;
+}
+
+void Result::state(State& s) {
+  s("head", head_);
+  s("tasks", tasks_);
+  s("parameters", parameters_);
+  Json matrices{
+      {"class", class_incremental_.a}, {"task", task_incremental_.a}, {"n", class_incremental_.n}};
+  s("accuracy", matrices);
+  matrices.at("class").get_to(class_incremental_.a);
+  matrices.at("task").get_to(task_incremental_.a);
+  matrices.at("n").get_to(class_incremental_.n);
+  task_incremental_.n = class_incremental_.n;
+  auto count = static_cast<int64_t>(costs_.size());
+  s("costs", count);
+  costs_.resize(static_cast<size_t>(count));
+  for (size_t i = 0; i < costs_.size(); ++i) {
+    s.scope("task" + std::to_string(i), [&](State& inner) { costs_[i].state(inner); });
+  }
+  s("complete", complete_);
+}
+
+}  // namespace rep

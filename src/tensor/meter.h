@@ -1,0 +1,54 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "core/json.h"
+
+namespace rep {
+
+/// Where a run's time and arithmetic go. `kSelect` is the query pass that picks prompts.
+enum class Phase : int { kOther, kDataWait, kSelect, kForward, kBackward, kStep, kEval };
+constexpr int kPhases = 7;
+
+/// Exclusive seconds and multiply-accumulates by phase.
+struct PhaseCost {
+  std::array<double, kPhases> seconds{};
+  std::array<int64_t, kPhases> macs{};
+  PhaseCost& operator+=(const PhaseCost& other);
+  PhaseCost operator-(const PhaseCost& earlier) const;
+};
+
+/// Counts what LibTorch really runs: MACs of the matrix products and convolutions (RecordFunction;
+/// element-wise work is not counted, as is the field's habit) and the bytes of CPU tensors (an
+/// allocator with a header in front of every block). Process-wide, because both hooks are. Install
+/// once, before the first tensor.
+void install_meter();
+
+/// From construction to destruction, time and MACs go to `phase`; the enclosing scope's clock
+/// stands still meanwhile. Inside Phase::kEval nested scopes change nothing. Only one thread opens
+/// scopes.
+class PhaseScope {
+ public:
+  explicit PhaseScope(Phase phase);
+  ~PhaseScope();
+  PhaseScope(const PhaseScope&) = delete;
+  PhaseScope& operator=(const PhaseScope&) = delete;
+
+ private:
+  Phase outer_;
+};
+
+/// Totals since the start of the process, the open scope's share so far included.
+PhaseCost metered();
+/// MACs of every thread since the start of the process.
+int64_t macs_so_far();
+
+/// Bytes that CPU tensors hold now; the most they held since the last reset.
+int64_t tensor_bytes();
+int64_t peak_tensor_bytes();
+void reset_peak_tensor_bytes();
+/// The process's peak resident set (getrusage).
+int64_t peak_rss_bytes();
+
+}  // namespace rep

@@ -1,0 +1,94 @@
+#include "tensor/optimizer.h"
+
+#include <torch/torch.h>
+
+#include <cmath>
+
+namespace rep {
+
+Optimizer::Optimizer(const OptimizerConfig& config, std::vector<torch::Tensor> parameters)
+    : config_(config), lr_(config.lr), parameters_(std::move(parameters)) {
+  const bool two = config.name != "sgd", one = two || config.momentum > 0;
+  for (const auto& parameter : parameters_) {
+    first_.push_back(one ? torch::zeros_like(parameter) : torch::Tensor());
+    second_.push_back(two ? torch::zeros_like(parameter) : torch::Tensor());
+  }
+  steps_.assign(parameters_.size(), 0);
+}
+
+void Optimizer::zero_grad() {
+  for (auto& parameter : parameters_) parameter.mutable_grad() = torch::Tensor();
+}
+
+void Optimizer::step() {
+  torch::NoGradGuard no_grad;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (!parameters_[i].grad().defined()) continue;
+    ++steps_[i];
+    if (config_.name == "sgd") {
+      sgd(i);
+    } else {
+      adam(i);
+    }
+  }
+}
+
+void Optimizer::sgd(size_t i) {
+  torch::Tensor& p = parameters_[i];
+  torch::Tensor g = p.grad();
+  if (config_.weight_decay != 0) g = g.add(p, config_.weight_decay);
+  if (config_.momentum != 0) {
+    // The first step starts the average with the gradient itself, as PyTorch does.
+    if (steps_[i] == 1) {
+      first_[i].copy_(g);
+    } else {
+      first_[i].mul_(config_.momentum).add_(g);
+    }
+    g = first_[i];
+  }
+  p.add_(g, -lr_);
+}
+
+void Optimizer::adam(size_t i) {
+  torch::Tensor& p = parameters_[i];
+  torch::Tensor g = p.grad();
+  if (config_.weight_decay != 0) {
+    if (config_.name == "adamw") {
+      p.mul_(1 - lr_ * config_.weight_decay);
+    } else {
+      g = g.add(p, config_.weight_decay);
+    }
+  }
+  const auto t = static_cast<double>(steps_[i]);
+  first_[i].mul_(config_.beta1).add_(g, 1 - config_.beta1);
+  second_[i].mul_(config_.beta2).addcmul_(g, g, 1 - config_.beta2);
+  const double correction1 = 1 - std::pow(config_.beta1, t);
+  const double correction2 = std::sqrt(1 - std::pow(config_.beta2, t));
+  const torch::Tensor denominator = second_[i].sqrt().div_(correction2).add_(config_.eps);
+  p.addcdiv_(first_[i], denominator, -lr_ / correction1);
+}
+
+void Optimizer::state(State& s) {
+  s("lr", lr_);
+  s("first", first_);
+  s("second", second_);
+  Json steps = steps_;
+  s("steps", steps);
+  steps_ = steps.get<std::vector<int64_t>>();
+}
+
+void clip_grad_norm(const std::vector<torch::Tensor>& parameters, double max_norm) {
+  torch::NoGradGuard no_grad;
+  std::vector<torch::Tensor> norms;
+  for (const auto& parameter : parameters) {
+    if (parameter.grad().defined()) norms.push_back(parameter.grad().norm(2));
+  }
+  if (norms.empty()) return;
+  const torch::Tensor total = torch::stack(norms).norm(2);
+  const torch::Tensor factor = (max_norm / (total + 1e-6)).clamp_max(1.0);
+  for (const auto& parameter : parameters) {
+    if (parameter.grad().defined()) parameter.grad().mul_(factor);
+  }
+}
+
+}  // namespace rep

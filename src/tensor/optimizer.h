@@ -1,0 +1,38 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "core/config.h"
+#include "tensor/state.h"
+
+namespace rep {
+
+/// Adam (Kingma & Ba 2015), AdamW (Loshchilov & Hutter 2019) and SGD with momentum, with PyTorch's
+/// arithmetic: its update rules and its order of operations. State is plain tensors beside the
+/// parameters, so that a checkpoint is a list. Parameters without a gradient are left alone.
+class Optimizer {
+ public:
+  Optimizer(const OptimizerConfig& config, std::vector<torch::Tensor> parameters);
+  void set_lr(double lr) { lr_ = lr; }
+  void zero_grad();  // gradients become undefined, not zero
+  void step();
+  const std::vector<torch::Tensor>& parameters() const { return parameters_; }
+  void state(State& s);
+
+ private:
+  void sgd(size_t i);
+  void adam(size_t i);
+  OptimizerConfig config_;
+  double lr_;
+  std::vector<torch::Tensor> parameters_;
+  std::vector<torch::Tensor> first_, second_;  // Adam's moments; SGD's momentum in first_
+  std::vector<int64_t> steps_;                 // taken by each parameter
+};
+
+/// torch.nn.utils.clip_grad_norm_ over the parameters that have a gradient, without a host sync.
+void clip_grad_norm(const std::vector<torch::Tensor>& parameters, double max_norm);
+
+}  // namespace rep

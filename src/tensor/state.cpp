@@ -1,0 +1,87 @@
+#include "tensor/state.h"
+
+#include <torch/torch.h>
+
+#include "core/error.h"
+
+namespace rep {
+
+namespace {
+
+template <class T>
+void value(const std::string& name, T& v, bool loading, Json& values) {
+  if (!loading) {
+    values[name] = v;
+    return;
+  }
+  const auto found = values.find(name);
+  if (found == values.end()) throw Error("checkpoint: entry '" + name + "' is missing");
+  try {
+    v = found->template get<T>();
+  } catch (const Json::exception&) {
+    throw Error("checkpoint: entry '" + name + "' has the wrong type");
+  }
+}
+
+}  // namespace
+
+State::State(NamedTensors tensors, Json values)
+    : loading_(true), tensors_(std::move(tensors)), values_(std::move(values)) {
+  for (const auto& [name, tensor] : tensors_) by_name_.emplace(name, tensor);
+}
+
+void State::operator()(const std::string& name, torch::Tensor& tensor) {
+  const std::string full = prefix_ + name;
+  if (!loading_) {
+    if (tensor.defined()) tensors_.emplace_back(full, tensor.detach());
+    return;
+  }
+  const auto found = by_name_.find(full);
+  if (found == by_name_.end()) {
+    if (tensor.defined()) throw Error("checkpoint: tensor '" + full + "' is missing");
+    return;
+  }
+  torch::NoGradGuard no_grad;
+  if (tensor.defined() && tensor.sizes() == found->second.sizes()) {
+    tensor.copy_(found->second);
+  } else {
+    const bool trains = tensor.defined() && tensor.requires_grad();
+    const auto device = tensor.defined() ? tensor.device() : found->second.device();
+    tensor = found->second.to(device, found->second.scalar_type(), /*non_blocking=*/false,
+                              /*copy=*/true);
+    tensor.set_requires_grad(trains);
+  }
+}
+
+void State::operator()(const std::string& name, std::vector<torch::Tensor>& tensors) {
+  auto count = static_cast<int64_t>(tensors.size());
+  (*this)(name + ".size", count);
+  tensors.resize(static_cast<size_t>(count));
+  for (size_t i = 0; i < tensors.size(); ++i) (*this)(name + "." + std::to_string(i), tensors[i]);
+}
+
+void State::operator()(const std::string& name, int64_t& v) {
+  value(prefix_ + name, v, loading_, values_);
+}
+void State::operator()(const std::string& name, double& v) {
+  value(prefix_ + name, v, loading_, values_);
+}
+void State::operator()(const std::string& name, bool& v) {
+  value(prefix_ + name, v, loading_, values_);
+}
+void State::operator()(const std::string& name, std::string& v) {
+  value(prefix_ + name, v, loading_, values_);
+}
+void State::operator()(const std::string& name, Json& v) {
+  value(prefix_ + name, v, loading_, values_);
+}
+
+int64_t State::bytes() const {
+  int64_t total = 0;
+  for (const auto& [name, tensor] : tensors_) {
+    total += tensor.numel() * static_cast<int64_t>(tensor.element_size());
+  }
+  return total;
+}
+
+}  // namespace rep

@@ -1,0 +1,100 @@
+// Bad input is one sentence and exit code 1 (2 for a wrong command line).
+#include "tests/run_command.h"
+
+namespace rep {
+namespace {
+
+struct BadInput {
+  const char* name;
+  std::string yaml;
+  std::string message;
+};
+
+class Bad : public ::testing::TestWithParam<BadInput> {};
+
+TEST_P(Bad, IsOneSentenceAndExitCodeOne) {
+  const std::string folder = fresh_folder(std::string("bad_") + GetParam().name);
+  const std::string config = write_text(folder + "/c.yaml", GetParam().yaml);
+  const Finished run = rep_command("run " + config + " --output " + folder + "/out");
+  EXPECT_EQ(run.exit_code, 1) << run.output;
+  EXPECT_NE(run.output.find(GetParam().message), std::string::npos) << run.output;
+  EXPECT_EQ(std::count(run.output.begin(), run.output.end(), '\n'), 1) << run.output;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Inputs, Bad,
+    ::testing::Values(
+        BadInput{"unknown_key", "name: x\nepoch: 3\ntrain: {epochs: 1}\n",
+                 "c.yaml:2: unknown key 'epoch'"},
+        BadInput{"suggestion", "train:\n  epoch: 3\n", "did you mean 'epochs'?"},
+        BadInput{"wrong_type", "train: {epochs: many}\n", "train.epochs"},
+        BadInput{"unknown_method", "method: l2pp\n", "did you mean 'l2p'?"},
+        BadInput{"method_option", "method: {name: l2p, pool: 3}\n", "pool_size"},
+        BadInput{"missing_weights", "backbone: {name: vit_nano, weights: nowhere.safetensors}\n",
+                 "nowhere.safetensors"},
+        BadInput{"no_weights", "backbone: {name: vit_nano}\n", "random"},
+        BadInput{"repeat_in_order",
+                 small_experiment("l2p").replace(small_experiment("l2p").find("tasks: 3"), 8,
+                                                 "tasks: 3, class_order: [0, 1, 2, 3, 4, 4]"),
+                 "4"},
+        BadInput{"too_many_tasks",
+                 small_experiment("l2p").replace(small_experiment("l2p").find("tasks: 3"), 8,
+                                                 "tasks: 7"),
+                 "7"},
+        BadInput{"top_k",
+                 small_experiment("l2p").replace(small_experiment("l2p").find("name: l2p"), 9,
+                                                 "name: l2p, top_k: 11"),
+                 "top_k 11"},
+        BadInput{"missing_data",
+                 "dataset: {name: cifar100, root: nowhere}\nbackbone: {name: "
+                 "vit_nano, weights: random}\n",
+                 "nowhere"}),
+    [](const auto& info) { return info.param.name; });
+
+TEST(CommandLine, AMistypedFlagIsExitCodeTwo) {
+  EXPECT_EQ(rep_command("run x.yaml --sett a=b").exit_code, 2);
+  EXPECT_EQ(rep_command("").exit_code, 2);
+}
+
+TEST(CommandLine, HelpOfEveryCommandHasAnExample) {
+  for (const char* command : {"run", "check", "list", "inspect", "pretrain"}) {
+    const Finished help = rep_command(std::string(command) + " --help");
+    EXPECT_EQ(help.exit_code, 0);
+    EXPECT_NE(help.output.find("Example: rep "), std::string::npos) << command;
+  }
+}
+
+TEST(CommandLine, ListIsJson) {
+  const Finished list = rep_command("list --json");
+  ASSERT_EQ(list.exit_code, 0);
+  const auto json = nlohmann::json::parse(list.output);
+  for (const char* kind : {"methods", "datasets", "backbones", "metrics"}) {
+    ASSERT_FALSE(json.at(kind).empty()) << kind;
+    for (const auto& entry : json.at(kind))
+      EXPECT_FALSE(entry.at("citation").get<std::string>().empty());
+  }
+}
+
+TEST(CommandLine, DryRunPrintsTheStreamAndWritesNothing) {
+  const std::string folder = fresh_folder("dry");
+  const std::string config = write_text(folder + "/c.yaml", small_experiment("l2p"));
+  const Finished run =
+      rep_command("run " + config + " --dry-run --limit-train 5 --output " + folder + "/out");
+  ASSERT_EQ(run.exit_code, 0) << run.output;
+  const auto json = nlohmann::json::parse(run.output);
+  EXPECT_EQ(json.at("tasks").size(), 3u);
+  EXPECT_EQ(json.at("tasks")[0].at("train_images"), 10);  // 2 classes, 5 each
+  EXPECT_EQ(json.at("config").at("method").at("top_k"), 5);
+  EXPECT_FALSE(std::filesystem::exists(folder + "/out"));
+}
+
+TEST(CommandLine, CheckAcceptsWhatRunWould) {
+  const std::string folder = fresh_folder("check");
+  const std::string config = write_text(folder + "/c.yaml", small_experiment("l2p"));
+  const Finished good = rep_command("check " + config);
+  EXPECT_EQ(good.exit_code, 0) << good.output;
+  EXPECT_EQ(rep_command("check " + config + " --set method.top_k=11").exit_code, 1);
+}
+
+}  // namespace
+}  // namespace rep

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+namespace rep::golden {
+
+/// The reference numbers' input generator (32-bit wrap-around arithmetic).
+inline int32_t k16(uint32_t seed, uint32_t i) {
+  uint32_t x = i * 0x9E3779B1u + seed * 0x85EBCA77u;
+  x ^= x >> 16;
+  x *= 0x7FEB352Du;
+  x ^= x >> 15;
+  x *= 0x846CA68Bu;
+  x ^= x >> 16;
+  return static_cast<int32_t>(x >> 16) - 32768;
+}
+
+inline std::string shared(const std::string& path) {
+  return std::string(REP_SHARED_DIR "/") + path;
+}
+inline bool have(const std::string& path) { return std::ifstream(shared(path)).good(); }
+
+inline nlohmann::json load(const std::string& name) {
+  std::ifstream file(shared("golden/" + name));
+  return nlohmann::json::parse(file);
+}
+
+/// Skips the calling test, with the reason, where the shared folder is missing.
+#define SKIP_WITHOUT_SHARED(path) \
+  if (!::rep::golden::have(path)) \
+  GTEST_SKIP() << "needs " << ::rep::golden::shared(path) << ", which is not there"
+
+}  // namespace rep::golden

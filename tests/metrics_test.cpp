@@ -1,0 +1,97 @@
+#include "core/metrics.h"
+
+#include <stdexcept>
+
+#include "tests/golden.h"
+
+namespace rep {
+namespace {
+
+double metric(const std::string& name, const AccuracyMatrix& matrix) {
+  return Registry<Metric>::get().at(name).value.compute(matrix);
+}
+
+// Worked by hand below. Task 1 falls, task 2 is best at the very end.
+//   after task 1:  80
+//   after task 2:  90  60
+//   after task 3:  50  75  40
+const AccuracyMatrix kHand{{{80}, {90, 60}, {50, 75, 40}}, {100, 100, 200}};
+
+TEST(Metrics, AreThoseOfTheResultSchema) {
+  const std::vector<std::string> expected = {"average_accuracy",
+                                             "average_accuracy_micro",
+                                             "average_incremental_accuracy",
+                                             "backward_transfer",
+                                             "forgetting",
+                                             "forgetting_chaudhry",
+                                             "forgetting_coda"};
+  EXPECT_EQ(Registry<Metric>::get().names(), expected);
+  for (const auto& [name, entry] : Registry<Metric>::get().entries()) {
+    EXPECT_NE(entry.citation.find("arXiv"), std::string::npos) << name;
+  }
+}
+
+TEST(Metrics, EqualTheHandComputedMatrix) {
+  EXPECT_DOUBLE_EQ(metric("average_accuracy", kHand), 55);  // (50 + 75 + 40) / 3
+  // (100*50 + 100*75 + 200*40) / 400
+  EXPECT_DOUBLE_EQ(metric("average_accuracy_micro", kHand), 51.25);
+  EXPECT_DOUBLE_EQ(metric("average_incremental_accuracy", kHand), 70);  // (80 + 75 + 55) / 3
+  EXPECT_DOUBLE_EQ(metric("forgetting", kHand), 20);                    // ((90-50) + (75-75)) / 2
+  EXPECT_DOUBLE_EQ(metric("forgetting_chaudhry", kHand), 12.5);         // ((90-50) + (60-75)) / 2
+  EXPECT_DOUBLE_EQ(metric("backward_transfer", kHand), -7.5);           // ((50-80) + (75-60)) / 2
+  // ((80-90)/1 + ((90-50) + (60-75))/2) / 2 = (-10 + 12.5) / 2
+  EXPECT_DOUBLE_EQ(metric("forgetting_coda", kHand), 1.25);
+}
+
+TEST(Metrics, AllAreReportedByName) {
+  const Json all = all_metrics(kHand);
+  EXPECT_EQ(all.size(), 7u);
+  EXPECT_DOUBLE_EQ(all["forgetting"].get<double>(), 20);
+  EXPECT_DOUBLE_EQ(all["forgetting_coda"].get<double>(), 1.25);
+}
+
+TEST(Metrics, OfOneTaskHaveNothingToForget) {
+  const Json all = all_metrics({{{62.5}}, {8}});
+  for (const char* name :
+       {"average_accuracy", "average_accuracy_micro", "average_incremental_accuracy"}) {
+    EXPECT_EQ(all[name], 62.5) << name;
+  }
+  for (const char* name :
+       {"forgetting", "forgetting_chaudhry", "backward_transfer", "forgetting_coda"}) {
+    EXPECT_EQ(all[name], 0.0) << name;
+  }
+}
+
+TEST(Metrics, RefuseWhatIsNoTriangle) {
+  EXPECT_THROW(all_metrics({{}, {}}), std::invalid_argument);
+  EXPECT_THROW(all_metrics({{{1}, {1}}, {1, 1}}), std::invalid_argument);
+  EXPECT_THROW(all_metrics({{{1}, {1, 2}}, {1}}), std::invalid_argument);
+}
+
+TEST(Metrics, EqualTheReferenceAfterEveryTask) {
+  SKIP_WITHOUT_SHARED("golden/metrics.json");
+  const nlohmann::json golden = golden::load("metrics.json");
+  const auto& columns = golden["acc_matrix"];  // [task][after task]
+  // The reference works in fp32: 1e-4 percent is its rounding.
+  constexpr double kTolerance = 1e-4;
+  AccuracyMatrix matrix;
+  for (size_t t = 0; t < columns.size(); ++t) {
+    std::vector<double>& row = matrix.a.emplace_back();
+    for (size_t i = 0; i <= t; ++i) row.push_back(columns[i][t].get<double>());
+    matrix.n.push_back(10);
+    const auto& after = golden["after"][t];
+    EXPECT_NEAR(metric("average_accuracy", matrix), after["avg_acc"].get<double>(), kTolerance);
+    EXPECT_NEAR(metric("average_accuracy_micro", matrix), after["avg_acc"].get<double>(),
+                kTolerance)
+        << "tasks of one size";
+    if (t == 0) continue;
+    EXPECT_NEAR(metric("forgetting", matrix), after["forgetting"].get<double>(), kTolerance);
+    EXPECT_NEAR(metric("backward_transfer", matrix), after["backward"].get<double>(), kTolerance);
+  }
+  EXPECT_EQ(matrix.a.size(), 5u);
+  EXPECT_NEAR(metric("average_incremental_accuracy", matrix),
+              golden["mean_of_avg_acc"].get<double>(), kTolerance);
+}
+
+}  // namespace
+}  // namespace rep

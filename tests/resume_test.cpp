@@ -1,0 +1,130 @@
+// Nothing is lost: a run that was killed, at whatever moment, ends with the result of one that was
+// not.
+#include <unistd.h>
+
+#include <csignal>
+#include <thread>
+
+#include "tests/run_command.h"
+
+namespace rep {
+namespace {
+
+const char kRep[] =
+    "efficiency: {token_merging: {kind: atom, n: 4}, layer_dropping: {kind: ald, decay: 0.05}}\n";
+
+// Starts a run, sends it `signal` after `seconds`; the exit status as a shell would say it.
+int run_and_signal(const std::string& config, const std::string& output, double seconds,
+                   int signal) {
+  const pid_t child = fork();
+  if (child == 0) {
+    execl(REP_EXECUTABLE, REP_EXECUTABLE, "run", config.c_str(), "--output", output.c_str(), "-q",
+          "--resume", static_cast<char*>(nullptr));
+    _exit(127);
+  }
+  std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
+  kill(child, signal);
+  int status = 0;
+  waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+class Resume : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(Resume, AfterKillsGivesTheResultOfAnUninterruptedRun) {
+  const std::string method = GetParam();
+  const std::string folder = fresh_folder("resume_" + method);
+  const std::string config = write_text(
+      folder + "/c.yaml", small_experiment(method, method == "l2p" ? std::string(kRep) : ""));
+  const Finished straight = rep_command("run " + config + " -q --output " + folder + "/straight");
+  ASSERT_EQ(straight.exit_code, 0) << straight.output;
+
+  int killed = 0;
+  for (int i = 0; i < 6; ++i) {
+    killed += run_and_signal(config, folder + "/killed", 1.0 + 0.37 * i, SIGKILL) == 128 + SIGKILL;
+  }
+  const Finished last =
+      rep_command("run " + config + " -q --resume --output " + folder + "/killed");
+  ASSERT_EQ(last.exit_code, 0) << last.output;
+  EXPECT_GT(killed, 0) << "the machine is too fast for this test's delays";
+  EXPECT_EQ(comparable(read_json(folder + "/killed/result.json")).dump(1),
+            comparable(read_json(folder + "/straight/result.json")).dump(1));
+  std::ifstream a(folder + "/killed/metrics.jsonl"), b(folder + "/straight/metrics.jsonl");
+  EXPECT_EQ(std::string(std::istreambuf_iterator<char>(a), {}),
+            std::string(std::istreambuf_iterator<char>(b), {}));
+}
+
+INSTANTIATE_TEST_SUITE_P(Methods, Resume, ::testing::Values("l2p", "finetune"));
+
+TEST(Interrupt, SavesAndExits130) {
+  const std::string folder = fresh_folder("interrupt");
+  const std::string config =
+      write_text(folder + "/c.yaml", small_experiment("l2p", "") + "eval: {batch_size: 2}\n");
+  const Finished longer =
+      rep_command("run " + config + " -q --set train.epochs=400 --dry-run > /dev/null");
+  ASSERT_EQ(longer.exit_code, 0);
+  // Long enough that the signal comes in the middle.
+  write_text(folder + "/long.yaml", small_experiment("l2p") + "eval: {batch_size: 2}\nseed: 3\n");
+  const pid_t child = fork();
+  if (child == 0) {
+    execl(REP_EXECUTABLE, REP_EXECUTABLE, "run", (folder + "/long.yaml").c_str(), "--set",
+          "train.epochs=4000", "--output", (folder + "/out").c_str(), "-q",
+          static_cast<char*>(nullptr));
+    _exit(127);
+  }
+  std::this_thread::sleep_for(std::chrono::seconds(4));
+  kill(child, SIGTERM);
+  int status = 0;
+  waitpid(child, &status, 0);
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 130);
+  EXPECT_TRUE(std::filesystem::exists(folder + "/out/checkpoint/state.safetensors"));
+  const Finished refused = rep_command("run " + folder +
+                                       "/long.yaml --set train.epochs=4000 "
+                                       "--output " +
+                                       folder + "/out");
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_NE(refused.output.find("--resume"), std::string::npos) << refused.output;
+  const Finished changed =
+      rep_command("run " + folder + "/long.yaml --resume --output " + folder + "/out");
+  EXPECT_EQ(changed.exit_code, 1);
+  EXPECT_NE(changed.output.find("train.epochs was 4000 and is 3"), std::string::npos)
+      << changed.output;
+}
+
+TEST(Run, GivesTheSameResultTwice) {
+  const std::string folder = fresh_folder("twice");
+  const std::string config = write_text(folder + "/c.yaml", small_experiment("l2p", kRep));
+  for (const char* name : {"/a", "/b"}) {
+    const Finished run = rep_command("run " + config + " -q --output " + folder + name);
+    ASSERT_EQ(run.exit_code, 0) << run.output;
+  }
+  EXPECT_EQ(comparable(read_json(folder + "/a/result.json")).dump(1),
+            comparable(read_json(folder + "/b/result.json")).dump(1));
+}
+
+TEST(Run, KeepsAFinishedResultWhenStartedAnew) {
+  const std::string folder = fresh_folder("anew");
+  const std::string config = write_text(folder + "/c.yaml", small_experiment("no_prompt"));
+  for (int i = 0; i < 2; ++i) {
+    const Finished run = rep_command("run " + config + " -q --output " + folder + "/out");
+    ASSERT_EQ(run.exit_code, 0) << run.output;
+  }
+  EXPECT_TRUE(std::filesystem::exists(folder + "/out/result.previous.json"));
+}
+
+TEST(Run, StopsAtALossThatIsNotFiniteAndKeepsTheCheckpoint) {
+  const std::string folder = fresh_folder("nan");
+  const std::string config =
+      write_text(folder + "/c.yaml",
+                 small_experiment("finetune", "efficiency: {token_merging: {kind: none}}\n"));
+  const Finished run = rep_command("run " + config + " -q --set train.optimizer.lr=1e30 " +
+                                   "--set train.clip_norm=0 --output " + folder + "/out");
+  EXPECT_EQ(run.exit_code, 1);
+  EXPECT_NE(run.output.find("in task 0, epoch 0, step 2"), std::string::npos) << run.output;
+  const Finished inspect = rep_command("inspect " + folder + "/out/checkpoint/state.safetensors");
+  EXPECT_EQ(inspect.exit_code, 0) << inspect.output;
+}
+
+}  // namespace
+}  // namespace rep
