@@ -49,7 +49,7 @@ INSTANTIATE_TEST_SUITE_P(
                  "dataset: {name: cifar100, root: nowhere}\nbackbone: {name: "
                  "vit_nano, weights: random}\n",
                  "nowhere"}),
-    [](const auto& info) { return info.param.name; });
+    [](const auto& test) { return test.param.name; });
 
 TEST(CommandLine, AMistypedFlagIsExitCodeTwo) {
   EXPECT_EQ(rep_command("run x.yaml --sett a=b").exit_code, 2);

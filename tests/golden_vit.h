@@ -21,9 +21,9 @@ inline torch::Tensor u(uint32_t seed, const std::vector<int64_t>& shape, int exp
                        float offset = 0) {
   torch::Tensor tensor = torch::empty(shape);
   float* values = tensor.data_ptr<float>();
+  const float unit = std::ldexp(1.0F, exponent - 15);
   for (int64_t i = 0; i < tensor.numel(); ++i) {
-    const auto integer = static_cast<float>(k16(seed, static_cast<uint32_t>(i)));
-    values[i] = offset + std::ldexp(integer, exponent - 15);
+    values[i] = offset + unit * static_cast<float>(k16(seed, static_cast<uint32_t>(i)));
   }
   return tensor;
 }

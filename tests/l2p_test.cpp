@@ -158,7 +158,7 @@ TEST_P(L2pTest, GradientsMatchAndReachOnlyTheChosen) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Selections, L2pTest, ::testing::Values("batchwise", "per_image"),
-                         [](const auto& info) { return info.param; });
+                         [](const auto& test) { return test.param; });
 
 TEST(L2pTrainingTest, ThreeStepsOfAdamWithClippingMatch) {
   SKIP_WITHOUT_SHARED("golden/l2p.json");

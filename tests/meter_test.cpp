@@ -121,7 +121,7 @@ INSTANTIATE_TEST_SUITE_P(Sizes, VitCostTest,
                          ::testing::Values(VitCost{"vit_tiny_patch16_224", 1.25},
                                            VitCost{"vit_base_patch16_224", 17.56},
                                            VitCost{"vit_large_patch16_224", 61.55}),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& test) { return std::string(test.param.name); });
 
 // ---- bytes ----
 

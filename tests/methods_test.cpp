@@ -184,7 +184,7 @@ TEST_P(EveryMethod, GoesOnFromTheMiddleOfATaskAsIfNothingHadHappened) {
 
 INSTANTIATE_TEST_SUITE_P(Registry, EveryMethod,
                          ::testing::ValuesIn(Registry<MethodKind>::get().names()),
-                         [](const auto& info) { return info.param; });
+                         [](const auto& test) { return test.param; });
 
 TEST(Registry, KnowsTheMethodsThatScriptsRelyOn) {
   const auto names = Registry<MethodKind>::get().names();

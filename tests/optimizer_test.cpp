@@ -138,7 +138,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"adamw", config("adamw", 0.01, 0.1)}, Case{"sgd", config("sgd", 0.1)},
                       Case{"sgd_with_momentum", config("sgd", 0.1, 0, 0.9)},
                       Case{"sgd_with_momentum_and_decay", config("sgd", 0.1, 0.01, 0.9)}),
-    [](const auto& info) { return info.param.description; });
+    [](const auto& test) { return test.param.description; });
 
 // ---- by hand ----
 

@@ -5,6 +5,7 @@
 #include <csignal>
 #include <thread>
 
+#include "tests/json_schema.h"
 #include "tests/run_command.h"
 
 namespace rep {
@@ -49,6 +50,8 @@ TEST_P(Resume, AfterKillsGivesTheResultOfAnUninterruptedRun) {
   EXPECT_GT(killed, 0) << "the machine is too fast for this test's delays";
   EXPECT_EQ(comparable(read_json(folder + "/killed/result.json")).dump(1),
             comparable(read_json(folder + "/straight/result.json")).dump(1));
+  const nlohmann::json schema = read_json(REP_SOURCE_DIR "/results/schema.json");
+  EXPECT_EQ(schema_violation(read_json(folder + "/killed/result.json"), schema, schema), "");
   std::ifstream a(folder + "/killed/metrics.jsonl"), b(folder + "/straight/metrics.jsonl");
   EXPECT_EQ(std::string(std::istreambuf_iterator<char>(a), {}),
             std::string(std::istreambuf_iterator<char>(b), {}));
@@ -58,13 +61,7 @@ INSTANTIATE_TEST_SUITE_P(Methods, Resume, ::testing::Values("l2p", "finetune"));
 
 TEST(Interrupt, SavesAndExits130) {
   const std::string folder = fresh_folder("interrupt");
-  const std::string config =
-      write_text(folder + "/c.yaml", small_experiment("l2p", "") + "eval: {batch_size: 2}\n");
-  const Finished longer =
-      rep_command("run " + config + " -q --set train.epochs=400 --dry-run > /dev/null");
-  ASSERT_EQ(longer.exit_code, 0);
-  // Long enough that the signal comes in the middle.
-  write_text(folder + "/long.yaml", small_experiment("l2p") + "eval: {batch_size: 2}\nseed: 3\n");
+  write_text(folder + "/long.yaml", small_experiment("l2p"));
   const pid_t child = fork();
   if (child == 0) {
     execl(REP_EXECUTABLE, REP_EXECUTABLE, "run", (folder + "/long.yaml").c_str(), "--set",
@@ -124,6 +121,20 @@ TEST(Run, StopsAtALossThatIsNotFiniteAndKeepsTheCheckpoint) {
   EXPECT_NE(run.output.find("in task 0, epoch 0, step 2"), std::string::npos) << run.output;
   const Finished inspect = rep_command("inspect " + folder + "/out/checkpoint/state.safetensors");
   EXPECT_EQ(inspect.exit_code, 0) << inspect.output;
+}
+
+// A full disk, played by a limit on the size of files: the first checkpoint fits, a later file does not.
+TEST(Run, StopsWithASentenceWhenNothingMoreCanBeWritten) {
+  const std::string folder = fresh_folder("full");
+  const std::string config = write_text(folder + "/c.yaml", small_experiment("finetune"));
+  const Finished run = shell_command("ulimit -f 8; " REP_EXECUTABLE " run " + config +
+                                     " -q --output " + folder + "/out");
+  EXPECT_EQ(run.exit_code, 1) << run.output;
+  EXPECT_NE(run.output.find("state.safetensors"), std::string::npos) << run.output;
+  EXPECT_EQ(std::count(run.output.begin(), run.output.end(), '\n'), 1) << run.output;
+  for (const auto& entry : std::filesystem::directory_iterator(folder + "/out/checkpoint")) {
+    ADD_FAILURE() << "left behind: " << entry.path();
+  }
 }
 
 }  // namespace

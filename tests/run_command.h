@@ -18,10 +18,9 @@ struct Finished {
   std::string output;  // stdout and stderr together
 };
 
-/// Runs the built executable with these arguments through the shell.
-inline Finished rep_command(const std::string& arguments) {
-  const std::string line = std::string(REP_EXECUTABLE) + " " + arguments + " 2>&1";
-  FILE* pipe = popen(line.c_str(), "r");
+/// Runs a line of shell.
+inline Finished shell_command(const std::string& command) {
+  FILE* pipe = popen(("{ " + command + "; } 2>&1").c_str(), "r");
   Finished finished;
   std::array<char, 4096> buffer{};
   while (const size_t got = fread(buffer.data(), 1, buffer.size(), pipe)) {
@@ -30,6 +29,11 @@ inline Finished rep_command(const std::string& arguments) {
   const int status = pclose(pipe);
   finished.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   return finished;
+}
+
+/// Runs the built executable with these arguments.
+inline Finished rep_command(const std::string& arguments) {
+  return shell_command(REP_EXECUTABLE " " + arguments);
 }
 
 /// An empty folder of this test's own.

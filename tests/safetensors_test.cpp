@@ -136,7 +136,7 @@ TEST(HostileSafetensors, LengthsThatLieAreRefused) {
   refused(good.substr(0, 100), "longer than the file");
   refused(good.substr(0, good.size() - 1), "outside the file");
   refused(good + "x", "do not fill the file");
-  for (size_t size = 0; size < good.size(); ++size) refused(good.substr(0, size), "");
+  for (size_t size = 0; size < good.size(); size += 13) refused(good.substr(0, size), "");
 }
 
 TEST(HostileSafetensors, OffsetsMustTileTheData) {
@@ -210,7 +210,7 @@ TEST(HostileSafetensors, BooleansOtherThanZeroAndOneAreRefused) {
 }
 
 TEST(HostileSafetensors, DamageGivesAnErrorOrATensor) {
-  testing::fuzz(testing::bytes_of_file(testing::fixture("dtypes.safetensors")), 5000,
+  testing::fuzz(testing::bytes_of_file(testing::fixture("dtypes.safetensors")), 1500,
                 [](const std::string& bytes) {
                   read_safetensors(testing::temporary_file("fuzz.safetensors", bytes));
                 });

@@ -6,6 +6,7 @@
 #include "data/stream.h"
 #include "run/learner.h"
 #include "run/loops.h"
+#include "run/pretrain.h"
 #include "run/setup.h"
 #include "tensor/device.h"
 
@@ -15,7 +16,8 @@ namespace {
 
 // Everything that a run does before its first step; throws what it would throw.
 void check(const std::string& path, const std::vector<std::string>& set) {
-  const Config config = read_experiment(path, set);
+  Config config = read_experiment(path, set);
+  resolve_pretrained(config, nullptr);
   const torch::Device device = choose_device(config.device);
   const auto train = open_dataset(config.dataset, Split::kTrain, config.seed);
   const auto test = open_dataset(config.dataset, Split::kTest, config.seed);

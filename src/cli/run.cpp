@@ -7,6 +7,7 @@
 #include "data/stream.h"
 #include "run/experiment.h"
 #include "run/loops.h"
+#include "run/pretrain.h"
 #include "run/setup.h"
 #include "tensor/device.h"
 #include "tensor/meter.h"
@@ -54,7 +55,7 @@ void print_plan(const Config& config) {
 }
 
 void run(const Arguments& arguments) {
-  const Config config = read_experiment(arguments.config, overrides(arguments));
+  Config config = read_experiment(arguments.config, overrides(arguments));
   if (arguments.dry_run) return print_plan(config);
 
   const std::string output = arguments.output.empty()
@@ -74,6 +75,7 @@ void run(const Arguments& arguments) {
         "LibTorch uses the slow reference BLAS; install libopenblas0-openmp, and matrix "
         "products run several times faster");
   }
+  resolve_pretrained(config, &progress);
   const Result result = run_experiment(config, {output, arguments.resume}, progress);
   progress.info(result.summary() + "  result: " + output + "/result.json");
 }

@@ -26,6 +26,8 @@ void catch_interrupts() {
   sigemptyset(&action.sa_mask);
   action.sa_flags = SA_RESTART;  // reads and writes under way go on; the loop asks for the flag
   for (const int signal : {SIGINT, SIGTERM}) sigaction(signal, &action, nullptr);
+  // A file over the user's size limit is then a failed write, which is told like a full disk.
+  ::signal(SIGXFSZ, SIG_IGN);
 }
 
 bool interrupted() { return arrived; }

@@ -48,7 +48,7 @@ void gram_schmidt(torch::Tensor& x, int64_t first, int64_t last) {
     torch::Tensor row = torch::randn({rows.size(1)}).to(x.device());
     if (k > 0) {
       const torch::Tensor earlier = rows.narrow(0, 0, k);
-      const torch::Tensor share = torch::mv(earlier, row) / earlier.square().sum(1);
+      const torch::Tensor share = torch::mv(earlier, row) / earlier.square().sum(1).clamp_min(1e-8);
       row = row - torch::mv(earlier.t(), share);
     }
     rows[k].copy_(row);

@@ -38,6 +38,9 @@ void resolve_sections(Config& config) {
   const VitOptions options =
       vit_options(config.backbone.name, config.backbone.image_size, config.backbone.patch_size);
   trainable_blocks(config.backbone, options.depth);
+  if (config.precision != "fp32") {
+    throw Error("precision: this version computes in fp32 only; take precision: fp32");
+  }
   drop_threshold(config.efficiency.layer_dropping, config.efficiency.token_merging);
   const QueryBackboneConfig& query = config.efficiency.query_backbone;
   if (!query.name.empty()) vit_options(query.name, options.image_size);
