@@ -41,8 +41,8 @@ TEST_P(Resume, AfterKillsGivesTheResultOfAnUninterruptedRun) {
   ASSERT_EQ(straight.exit_code, 0) << straight.output;
 
   int killed = 0;
-  for (int i = 0; i < 6; ++i) {
-    killed += run_and_signal(config, folder + "/killed", 1.0 + 0.37 * i, SIGKILL) == 128 + SIGKILL;
+  for (int i = 0; i < 4; ++i) {
+    killed += run_and_signal(config, folder + "/killed", 1.2 + 0.4 * i, SIGKILL) == 128 + SIGKILL;
   }
   const Finished last =
       rep_command("run " + config + " -q --resume --output " + folder + "/killed");

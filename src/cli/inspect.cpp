@@ -121,7 +121,8 @@ Json position_of(const WeightFile& file, const std::string& path) {
   if (values == file.metadata.end()) return nullptr;
   const std::string prefix = "position.";
   Json position = Json::object();
-  for (const auto& [key, value] : parse(values->second, path).items()) {
+  const Json all = parse(values->second, path);  // items() refers to it
+  for (const auto& [key, value] : all.items()) {
     if (key.compare(0, prefix.size(), prefix) == 0) position[key.substr(prefix.size())] = value;
   }
   return position;

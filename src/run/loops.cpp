@@ -49,12 +49,12 @@ int64_t steps_of_task(const TrainConfig& config, int64_t images) {
 }
 
 void train_task(Learner& learner, const Dataset& data, const Task& task, int64_t tasks,
-                const Config& config, Position& position,
-                const std::function<void(Optimizer&)>& restore, const AfterStep& after_step,
-                Result& result, Progress& progress) {
+                const Config& config, Position& position, std::function<void(Optimizer&)> restore,
+                const AfterStep& after_step, Result& result, Progress& progress) {
   Method& method = *learner.method;
   Optimizer optimizer(config.train.optimizer, method.parameters());
   if (restore) restore(optimizer);
+  restore = nullptr;
   const int64_t steps = steps_of_task(config.train, static_cast<int64_t>(task.train.size()));
   const int64_t per_epoch = batches(static_cast<int64_t>(task.train.size()), config.train);
   progress.begin_task(task.index, tasks, steps, position.iteration);

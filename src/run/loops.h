@@ -45,9 +45,8 @@ int64_t steps_of_task(const TrainConfig& config, int64_t images);
 /// program. `restore`, when set, is handed the fresh optimiser of a task that is resumed in its
 /// middle. Throws Error naming task, epoch and step when the loss is not finite.
 void train_task(Learner& learner, const Dataset& data, const Task& task, int64_t tasks,
-                const Config& config, Position& position,
-                const std::function<void(Optimizer&)>& restore, const AfterStep& after_step,
-                Result& result, Progress& progress);
+                const Config& config, Position& position, std::function<void(Optimizer&)> restore,
+                const AfterStep& after_step, Result& result, Progress& progress);
 
 /// Correct answers among `task`'s test images: against the classes [0, seen) and against the task's
 /// own.
