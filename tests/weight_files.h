@@ -5,6 +5,7 @@
 #include <zip.h>
 
 #include <cstdint>
+#include <cstdio>
 #include <fstream>
 #include <iterator>
 #include <random>
@@ -63,6 +64,7 @@ inline std::string bytes_of_file(const std::string& path) {
 
 inline std::string temporary_file(const std::string& name, const std::string& bytes) {
   const std::string path = ::testing::TempDir() + "/rep_weights_" + name;
+  std::remove(path.c_str());  // ext4 flushes a file that is cut and rewritten: 50 times slower
   std::ofstream(path, std::ios::binary) << bytes;
   return path;
 }

@@ -47,13 +47,14 @@ struct Loader::State {
     last_batch = (options.drop_last ? size : size + options.batch_size - 1) / options.batch_size;
     TORCH_CHECK(options.first_batch >= 0, "Loader: first_batch ", options.first_batch);
     next_claim = next_out = std::min(options.first_batch, last_batch);
-    const int64_t ring = std::min(options.workers + 2, last_batch - next_out);
+    // The same ring whichever batch comes first: a resumed epoch weighs what a whole one does.
+    const int64_t ring = std::min(options.workers + 2, last_batch);
     slots.reserve(static_cast<size_t>(ring));
     for (int64_t i = 0; i < ring; ++i) {
       slots.emplace_back(std::min(options.batch_size, size), transform.size());
     }
     try {
-      for (int64_t i = 0; i < std::min(options.workers, ring); ++i) {
+      for (int64_t i = 0; i < std::min(options.workers, last_batch - next_out); ++i) {
         threads.emplace_back([this] { work(); });
       }
     } catch (...) {

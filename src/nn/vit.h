@@ -118,7 +118,7 @@ TORCH_MODULE(VisionTransformer);
 /// sizes.
 VitOptions vit_options(const std::string& name, int64_t image_size = 0, int64_t patch_size = 0);
 
-/// Tokens [per block] that enter each block and what is left at the end, for a plan and `prompts`
+/// Tokens that enter each block, for a plan and `prompts`
 /// prompt tokens: arithmetic only. Blocks that are skipped count 0 tokens. Size depth.
 std::vector<int64_t> tokens_per_block(const VitOptions& options, const ForwardPlan& plan,
                                       int64_t prompts);

@@ -39,6 +39,14 @@ Json make_head(const Config& config, const Learner& learner, const Dataset& trai
       {"inputs", std::move(inputs)}};
 }
 
+std::string resume_line(bool found, const Result& result, const Position& position,
+                        const std::string& output) {
+  if (!found) return "nothing to resume in " + output + ": starting from the beginning";
+  if (result.is_complete()) return "the run in " + output + " is complete";
+  return "going on with task " + std::to_string(position.task + 1) + " after step " +
+         std::to_string(position.iteration);
+}
+
 double percent(int64_t correct, int64_t images) {
   return images == 0 ? 0.0 : 100.0 * static_cast<double>(correct) / static_cast<double>(images);
 }
@@ -58,15 +66,15 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
   // Who learns it, and where it is kept. From here on a kill loses nothing that was saved.
   Learner learner(config, stream, device);
   learner.efficiency->remember_test_queries(test->size());
+  for (const auto& [name, input] : learner.inputs.items()) {
+    if (input.contains("warning")) progress.warn(name + ": " + input["warning"].get<std::string>());
+  }
   Result result(make_head(config, learner, *train, *test));
   RunFolder folder(options.output, options.resume, config);
   Position position;
   if (options.resume) {
     const bool found = folder.restore(learner, position, result);
-    progress.info(found
-                      ? "going on with task " + std::to_string(position.task) + " after step " +
-                            std::to_string(position.iteration)
-                      : "nothing to resume in " + options.output + ": starting from the beginning");
+    progress.info(resume_line(found, result, position, options.output));
   }
 
   while (position.task < static_cast<int64_t>(stream.tasks.size())) {
@@ -112,7 +120,6 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
     folder.write_result(result);
     folder.save(learner, position, result, nullptr);
   }
-  if (result.is_complete()) folder.write_result(result);
   return result;
 }
 

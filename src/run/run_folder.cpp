@@ -20,7 +20,7 @@ namespace {
 Json what_counts(const Config& config) {
   Json json = to_json(config);
   for (const char* key : {"name", "device", "threads"}) json.erase(key);
-  for (const char* key : {"workers", "checkpoint_seconds"}) json["train"].erase(key);
+  json["train"].erase("checkpoint_seconds");
   return json;
 }
 
@@ -42,6 +42,7 @@ RunFolder::RunFolder(std::string path, bool resume, const Config& config)
     : path_(std::move(path)),
       config_(what_counts(config)),
       checkpoint_seconds_(config.train.checkpoint_seconds),
+      booked_(metered()),
       last_save_(std::chrono::steady_clock::now()) {
   namespace fs = std::filesystem;
   make_directories(path_ + "/checkpoint");
