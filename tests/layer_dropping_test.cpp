@@ -187,7 +187,9 @@ TEST(PldTest, BlockClockMatchesThePublishedCode) {
     for (size_t iteration = 0; iteration < 4; ++iteration) {
       const Drops drops = draw_drops(config, std::vector<int64_t>(12, 0), kImageTokens,
                                      at_iteration(static_cast<int64_t>(iteration)), 16);
-      if (iteration == 0) EXPECT_EQ(drops.keep.front(), found[0]);
+      if (iteration == 0) {
+        EXPECT_EQ(drops.keep.front(), found[0]);
+      }
       EXPECT_NEAR(drops.keep.back(), found[iteration + 1], 1e-14) << "iteration " << iteration;
     }
   }

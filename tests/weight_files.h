@@ -71,8 +71,8 @@ inline std::string temporary_file(const std::string& name, const std::string& by
 
 using ZipEntries = std::vector<std::pair<std::string, std::string>>;
 
-/// A zip archive of stored or deflated entries, with right checksums around whatever contents. Packed
-/// in memory: libzip would sync every archive to the disk.
+/// A zip archive of stored or deflated entries, with right checksums around whatever contents.
+/// Packed in memory: libzip would sync every archive to the disk.
 inline std::string temporary_zip(const std::string& name, const ZipEntries& entries,
                                  bool deflate = false) {
   zip_error_t error;
