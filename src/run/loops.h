@@ -43,7 +43,8 @@ int64_t steps_of_task(const TrainConfig& config, int64_t images);
 
 /// Trains one task of `tasks` from `position.iteration` on; the only backward and step of the
 /// program. `restore`, when set, is handed the fresh optimiser of a task that is resumed in its
-/// middle. Throws Error naming task, epoch and step when the loss is not finite.
+/// middle, and then let go: it holds a whole checkpoint. Throws Error naming task, epoch and step
+/// when the loss is not finite.
 void train_task(Learner& learner, const Dataset& data, const Task& task, int64_t tasks,
                 const Config& config, Position& position, std::function<void(Optimizer&)> restore,
                 const AfterStep& after_step, Result& result, Progress& progress);
