@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -137,7 +140,7 @@ TEST(Transform, FlipsHalfOfTheTrainingImages) {
 TEST(Transform, ApplyIsTheNormalisedView) {
   const Image image = noise(3, 32, 32);
   const Normalisation norm = normalisation("imagenet");
-  for (const std::string preset : {"l2p", "coda", "none"}) {
+  for (const std::string preset : {"l2p", "coda", "crop", "none"}) {
     for (const bool train : {true, false}) {
       const Transform transform(preset, 16, norm, train);
       for (uint64_t key = 0; key < 8; ++key) {
@@ -168,6 +171,58 @@ TEST(Transform, TestViewsAreResizedThenCroppedAndNeverRandom) {
   EXPECT_EQ(view("coda", 32),
             center_crop(resize_shorter_side(image, 32, Filter::kBilinear), 32).pixels);
   EXPECT_EQ(view("none", 32), resize(image, 32, 32, Filter::kBicubic).pixels);
+}
+
+TEST(Transform, CropShiftsTheImageOverZerosByUpToAnEighth) {
+  // Every pixel says where it was: red its row + 1, green its column + 1.
+  constexpr int64_t kSide = 32, kMost = 4;
+  Image image = Image::make(kSide, kSide);
+  for (int64_t y = 0; y < kSide; ++y) {
+    for (int64_t x = 0; x < kSide; ++x) {
+      uint8_t* pixel = image.pixels.data() + 3 * (y * kSide + x);
+      pixel[0] = static_cast<uint8_t>(y + 1);
+      pixel[1] = static_cast<uint8_t>(x + 1);
+    }
+  }
+  const Transform transform("crop", kSide, normalisation("none"), true);
+  std::map<std::pair<int64_t, int64_t>, int> offsets;
+  int flips = 0;
+  constexpr int kViews = 8100;  // 100 of each offset
+  for (uint64_t key = 0; key < kViews; ++key) {
+    const Image view = transform.view(image, Random({key}));
+    ASSERT_EQ(view.width, kSide);
+    const auto pixel = [&](int64_t y, int64_t x) {
+      return view.pixels.data() + 3 * (y * kSide + x);
+    };
+    // What the middle shows tells offset and flip; with them every pixel is known.
+    const bool flip = pixel(16, 16)[1] < pixel(16, 15)[1];
+    const auto column = [&](int64_t x) { return flip ? kSide - 1 - x : x; };
+    const int64_t top = pixel(16, 16)[0] - 1 - 16, left = pixel(16, column(16))[1] - 1 - 16;
+    for (int64_t y = 0; y < kSide; ++y) {
+      for (int64_t x = 0; x < kSide; ++x) {
+        const int64_t from_y = y + top, from_x = x + left;
+        const bool inside = from_y >= 0 && from_y < kSide && from_x >= 0 && from_x < kSide;
+        ASSERT_EQ(pixel(y, column(x))[0], inside ? from_y + 1 : 0) << key << " " << y << " " << x;
+        ASSERT_EQ(pixel(y, column(x))[1], inside ? from_x + 1 : 0) << key << " " << y << " " << x;
+      }
+    }
+    ASSERT_LE(std::max(std::abs(top), std::abs(left)), kMost);
+    ++offsets[{top, left}];
+    flips += flip;
+  }
+  EXPECT_EQ(offsets.size(), 81u) << "not every offset was reached";
+  for (const auto& [offset, count] : offsets) {
+    EXPECT_NEAR(count, 100, 50) << offset.first << " " << offset.second;  // five deviations
+  }
+  EXPECT_NEAR(flips, kViews / 2, 180);  // four standard deviations
+}
+
+TEST(Transform, CropTestsOnTheImageItself) {
+  const Transform transform("crop", 32, normalisation("none"), false);
+  const Image image = noise(5, 32, 32), larger = noise(6, 40, 60);
+  EXPECT_EQ(transform.view(image, Random({1})).pixels, image.pixels);
+  EXPECT_EQ(transform.view(larger, Random({1})).pixels,
+            resize(larger, 32, 32, Filter::kBilinear).pixels);
 }
 
 TEST(Transform, GivesTheReferencesNetworkInputs) {
@@ -209,7 +264,7 @@ TEST(Transform, NamesThePresetsWhenOneIsUnknown) {
     Transform("lp2", 224, normalisation("none"), true);
     FAIL() << "took a preset that does not exist";
   } catch (const Error& error) {
-    EXPECT_STREQ(error.what(), "unknown augmentation 'lp2'; known: l2p, coda, none");
+    EXPECT_STREQ(error.what(), "unknown augmentation 'lp2'; known: l2p, coda, crop, none");
   }
 }
 

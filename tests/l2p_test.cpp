@@ -17,7 +17,7 @@
 #include "nn/efficiency.h"
 #include "tensor/optimizer.h"
 #include "tests/golden.h"
-#include "tests/golden_vit.h"
+#include "tests/golden_method.h"
 
 namespace rep {
 namespace {
@@ -27,60 +27,17 @@ using torch::Tensor;
 
 /// L2P over the reference ViT with the reference's prompts, keys and head, in a first task of the
 /// classes 0 to 9.
-class ReferenceL2p {
+class ReferenceL2p : public golden::GoldenMethod {
  public:
-  explicit ReferenceL2p(const std::string& options) : section_{"l2p", YAML::Load(options), "", {}} {
-    backbone_->train_last_blocks(0);
-    method = Registry<MethodKind>::get().at("l2p").value.make(
-        {section_, backbone_, efficiency, 100, 10, torch::kCPU});
-    Task task;
-    task.classes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9};
-    method->begin_task(task);
-    give_reference_values();
-  }
+  explicit ReferenceL2p(const std::string& options)
+      : GoldenMethod(options, 0,
+                     {{"prompt", golden::u(300, {10, 5, 192})},
+                      {"prompt_key", golden::u(301, {10, 192})}}) {}
 
-  /// The trained tensor of that name, found by its shape, which is unique.
+  /// By its name in l2p-pytorch.
   Tensor parameter(const std::string& name) {
-    static const std::map<std::string, std::vector<int64_t>> kShapes{
-        {"prompt.prompt", {10, 5, 192}},
-        {"prompt.prompt_key", {10, 192}},
-        {"head.weight", {100, 192}},
-        {"head.bias", {100}}};
-    for (const auto& p : method->parameters()) {
-      if (p.sizes() == at::IntArrayRef(kShapes.at(name))) return p;
-    }
-    ADD_FAILURE() << name << " is not trained";
-    return {};
+    return parameters.at(name.rfind("prompt.", 0) == 0 ? name.substr(7) : name);
   }
-
- private:
-  void give_reference_values() {
-    const json file = golden::load("vit_tiny_plain.json");
-    const std::map<std::string, Tensor> values{
-        {"prompt", golden::u(300, {10, 5, 192})},
-        {"prompt_key", golden::u(301, {10, 192})},
-        {"head.weight", golden::parameter(file["params"][150])},
-        {"head.bias", golden::parameter(file["params"][151])}};
-    State saved;
-    method->state(saved);
-    NamedTensors tensors;
-    size_t given = 0;
-    for (const auto& [name, tensor] : saved.tensors()) {
-      const auto found = values.find(name);
-      tensors.emplace_back(name, found == values.end() ? tensor.clone() : found->second);
-      given += found != values.end();
-    }
-    ASSERT_EQ(given, values.size()) << "the state does not hold prompt, prompt_key and head";
-    State state(tensors, saved.values());
-    method->state(state);
-  }
-
-  Section section_;
-  VisionTransformer backbone_ = golden::make_vit(0);
-
- public:
-  Efficiency efficiency{{}, backbone_, VisionTransformer(nullptr), 42};
-  std::unique_ptr<Method> method;
 };
 
 const std::vector<std::string> kTrained{"prompt.prompt", "prompt.prompt_key", "head.weight",
@@ -104,7 +61,7 @@ class L2pTest : public ::testing::TestWithParam<std::string> {
 
 TEST_P(L2pTest, QueryAndSimilarityMatch) {
   ReferenceL2p l2p(options());
-  const Tensor query = l2p.efficiency.query(batch.images);
+  const Tensor query = l2p.efficiency.train_query(batch.images, batch.indices);
   EXPECT_FALSE(query.requires_grad());
   golden::expect_rows(query, expected["query"], "query");
   const Tensor keys = l2p.parameter("prompt.prompt_key").detach();

@@ -13,7 +13,7 @@
 #include "nn/efficiency.h"
 #include "tensor/optimizer.h"
 #include "tests/golden.h"
-#include "tests/golden_vit.h"
+#include "tests/golden_method.h"
 
 namespace rep {
 namespace {
@@ -21,53 +21,7 @@ namespace {
 using nlohmann::json;
 using torch::Tensor;
 
-/// A method on the reference ViT, in task `task` of ten, with the tensors of its state replaced by name.
-class Reference {
- public:
-  Reference(const std::string& options, int64_t task, std::map<std::string, Tensor> values)
-      : section_{"", YAML::Load(options), "", {}} {
-    section_.name = section_.node["name"].as<std::string>();
-    const json file = golden::load("vit_tiny_plain.json");
-    values["head.weight"] = golden::parameter(file["params"][150]);
-    values["head.bias"] = golden::parameter(file["params"][151]);
-    backbone_->train_last_blocks(0);
-    method = Registry<MethodKind>::get().at(section_.name).value.make(
-        {section_, backbone_, efficiency_, 100, 10, torch::kCPU});
-    Task now;
-    now.index = task;
-    now.first_label = 10 * task;
-    now.classes.resize(10);
-    method->begin_task(now);
-
-    State saved;
-    method->state(saved);
-    NamedTensors tensors;
-    size_t given = 0;
-    for (const auto& [name, tensor] : saved.tensors()) {
-      const auto found = values.find(name);
-      given += found != values.end();
-      tensors.emplace_back(name, found == values.end() ? tensor.clone() : found->second);
-    }
-    EXPECT_EQ(given, values.size()) << "the state lacks a name";
-    State state(tensors, saved.values());
-    method->state(state);
-    State now_held;
-    method->state(now_held);
-    for (const auto& [name, tensor] : now_held.tensors()) {
-      for (const auto& parameter : method->parameters()) {
-        if (parameter.data_ptr() == tensor.data_ptr()) parameters.emplace(name, parameter);
-      }
-    }
-  }
-
-  std::map<std::string, Tensor> parameters;  // what trains, by its name in the state
-  std::unique_ptr<Method> method;
-
- private:
-  Section section_;
-  VisionTransformer backbone_ = golden::make_vit(0);
-  Efficiency efficiency_{{}, backbone_, VisionTransformer(nullptr), 42};
-};
+using Reference = golden::GoldenMethod;
 
 // Three steps on the golden batch; `names`: ours -> the published code's.
 void expect_training(Reference& reference, const json& training,

@@ -82,7 +82,7 @@ TEST_F(Pretraining, LearnsClassesAndKeepsThemInTheFile) {
   backbone.weights = path;
   backbone.trainable = "none";
   Json inputs;
-  VisionTransformer reloaded = make_backbone(backbone, &inputs);
+  VisionTransformer reloaded = make_vit(backbone, &inputs);
   EXPECT_GT(nearest_mean_accuracy(reloaded, tiny.dataset), 0.75);
 }
 
@@ -94,7 +94,7 @@ TEST_F(Pretraining, ReloadedWeightsGiveTheSameFeatures) {
   BackboneConfig backbone = tiny.backbone;
   backbone.weights = path;
   Json inputs;
-  VisionTransformer reloaded = make_backbone(backbone, &inputs);
+  VisionTransformer reloaded = make_vit(backbone, &inputs);
   VisionTransformer by_hand(vit_options("vit_nano", 0, 8));
   const torch::NoGradGuard no_grad;
   const Safetensors stored = read_safetensors(path);

@@ -22,7 +22,7 @@ void check(const std::string& path, const std::vector<std::string>& set) {
   const auto train = open_dataset(config.dataset, Split::kTrain, config.seed);
   const auto test = open_dataset(config.dataset, Split::kTest, config.seed);
   const Stream stream = cut_into_tasks(*train, *test, config.stream, config.seed);
-  Learner learner(config, stream, device);
+  Learner learner(config, stream, *train, device);
   int64_t steps = 0;
   for (const Task& task : stream.tasks) {
     steps += steps_of_task(config.train, static_cast<int64_t>(task.train.size()));

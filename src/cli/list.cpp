@@ -11,6 +11,7 @@
 #include "core/registry.h"
 #include "data/dataset.h"
 #include "methods/method.h"
+#include "nn/resnet.h"
 #include "nn/vit.h"
 
 namespace rep {
@@ -46,9 +47,11 @@ struct ListArguments {
 };
 
 void list(const ListArguments& arguments) {
+  Json backbones = entries<ResNetOptions>();
+  for (const Json& vit : entries<VitOptions>()) backbones.push_back(vit);
   Json lists{{"methods", entries<MethodKind>()},
              {"datasets", entries<DatasetKind>()},
-             {"backbones", entries<VitOptions>()},
+             {"backbones", backbones},
              {"metrics", entries<Metric>()}};
   if (!arguments.kind.empty()) lists = Json{{arguments.kind, lists[arguments.kind]}};
   if (arguments.json) {

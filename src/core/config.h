@@ -32,18 +32,23 @@ struct StreamConfig {
 struct BackboneConfig {
   std::string name = "vit_base_patch16_224";
   std::string weights;             // a file (safetensors, npz, pth), or "random" to say so by name
-  std::string normalise = "none";  // none: pixels stay in [0, 1]; imagenet; half: mean = std = 0.5
+  std::string normalise = "none";  // none: pixels stay in [0, 1]; imagenet; cifar; half: mean and
+                                   // std 0.5
   int64_t image_size = 0;          // 0: as the name says
   int64_t patch_size = 0;
+  int64_t width = 64;              // resnet18: channels of the first stage
+  std::string stem = "auto";       // resnet18: cifar | imagenet | auto, by image size
   std::string trainable = "none";  // none | all | the number of last blocks that train, e.g. "2"
 
   template <class Visitor>
   void fields(Visitor&& visit) {
     visit("name", name);
     visit("weights", weights);
-    visit("normalise", normalise, one_of({"none", "imagenet", "half"}));
+    visit("normalise", normalise, one_of({"none", "imagenet", "cifar", "half"}));
     visit("image_size", image_size, at_least(0));
     visit("patch_size", patch_size, at_least(0));
+    visit("width", width, between(1, 4096));
+    visit("stem", stem, one_of({"auto", "cifar", "imagenet"}));
     visit("trainable", trainable);
   }
 };
@@ -140,7 +145,7 @@ struct TrainConfig {
   OptimizerConfig optimizer;
   std::string schedule = "constant";  // constant | cosine (to 0, a step an epoch) | coda
   double clip_norm = 1.0;             // L2 norm over all trained parameters; 0: no clipping
-  std::string augment = "l2p";        // data/augment.h: l2p | coda | none
+  std::string augment = "l2p";        // data/augment.h: l2p | coda | crop | none
   int64_t workers = 1;                // loader threads
   double checkpoint_seconds = 60;     // how often a task in training is saved
   template <class Visitor>
@@ -152,7 +157,7 @@ struct TrainConfig {
     visit("optimizer", optimizer);
     visit("schedule", schedule, one_of({"constant", "cosine", "coda"}));
     visit("clip_norm", clip_norm, at_least(0));
-    visit("augment", augment, one_of({"l2p", "coda", "none"}));
+    visit("augment", augment, one_of({"l2p", "coda", "crop", "none"}));
     visit("workers", workers, between(1, 64));
     visit("checkpoint_seconds", checkpoint_seconds, at_least(0));
   }

@@ -60,6 +60,8 @@ enum class RandomUse : uint64_t {
   kSyntheticImage,
   kSubset,
   kBuffer,
+  kReplayDraw,
+  kReplayView,
 };
 
 }  // namespace rep

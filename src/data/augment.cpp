@@ -1,5 +1,6 @@
 #include "data/augment.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/error.h"
@@ -9,6 +10,18 @@ namespace {
 
 constexpr double kMinRatio = 3.0 / 4, kMaxRatio = 4.0 / 3;
 
+// What a window of the image's own size sees that begins at (top, left); black outside the image.
+void shift(Image& image, int64_t top, int64_t left) {
+  const Image before = image;
+  std::fill(image.pixels.begin(), image.pixels.end(), uint8_t{0});
+  const int64_t first = std::max<int64_t>(0, -left);
+  const int64_t last = std::min(image.width, image.width - left);
+  for (int64_t y = std::max<int64_t>(0, -top); y < std::min(image.height, image.height - top); ++y) {
+    const uint8_t* from = before.pixels.data() + 3 * ((y + top) * image.width + first + left);
+    std::copy_n(from, 3 * (last - first), image.pixels.data() + 3 * (y * image.width + first));
+  }
+}
+
 /// Python's round(): halves go to the even neighbour.
 int64_t rounded(double x) { return static_cast<int64_t>(std::nearbyint(x)); }
 
@@ -17,8 +30,9 @@ int64_t rounded(double x) { return static_cast<int64_t>(std::nearbyint(x)); }
 Normalisation normalisation(const std::string& name) {
   if (name == "none") return {};
   if (name == "imagenet") return {{0.485f, 0.456f, 0.406f}, {0.229f, 0.224f, 0.225f}};
+  if (name == "cifar") return {{0.5071f, 0.4867f, 0.4408f}, {0.2675f, 0.2565f, 0.2761f}};
   if (name == "half") return {{0.5f, 0.5f, 0.5f}, {0.5f, 0.5f, 0.5f}};
-  throw Error("unknown normalisation '" + name + "'; known: none, imagenet, half");
+  throw Error("unknown normalisation '" + name + "'; known: none, imagenet, cifar, half");
 }
 
 Region random_resized_crop(int64_t height, int64_t width, double min_scale, Random& random) {
@@ -50,11 +64,14 @@ Transform::Transform(const std::string& preset, int64_t size, const Normalisatio
     random_crop_ = train;
     min_scale_ = 0.08;
     shorter_side_ = size;
+  } else if (preset == "crop") {
+    squash_ = true;
+    padding_ = train ? size / 8 : 0;
   } else if (preset == "none") {
     squash_ = true;
     filter_ = Filter::kBicubic;
   } else {
-    throw Error("unknown augmentation '" + preset + "'; known: l2p, coda, none");
+    throw Error("unknown augmentation '" + preset + "'; known: l2p, coda, crop, none");
   }
   // As torchvision's ToTensor and Normalize compute it, in single precision.
   for (int c = 0; c < 3; ++c) {
@@ -72,6 +89,12 @@ bool Transform::render(const Image& image, Random& random, Image& out) const {
   }
   if (squash_) {
     resize_region(image, {0, 0, image.height, image.width}, filter_, out);
+    if (padding_ > 0) {
+      const auto most = static_cast<uint64_t>(2 * padding_ + 1);
+      const auto top = static_cast<int64_t>(random.below(most)) - padding_;
+      shift(out, top, static_cast<int64_t>(random.below(most)) - padding_);
+      return random.bernoulli(0.5);
+    }
   } else {
     out = center_crop(resize_shorter_side(image, shorter_side_, filter_), size_);
   }

@@ -13,7 +13,7 @@ struct Normalisation {
   float mean[3] = {0, 0, 0};
   float std[3] = {1, 1, 1};
 };
-/// none | imagenet | half. Throws Error for another name.
+/// none | imagenet | cifar (CIFAR-100, as Mammoth) | half. Throws Error for another name.
 Normalisation normalisation(const std::string& name);
 
 /// torchvision's RandomResizedCrop: a region of `min_scale` to 1 of the image's area, of ratio 3/4
@@ -28,6 +28,8 @@ Region random_resized_crop(int64_t height, int64_t width, double min_scale, Rand
 ///   coda  train RandomResizedCrop(scale .08-1) + flip .5;
 ///         test Resize(size, bilinear) + CenterCrop(size)                         (CODA-Prompt,
 ///         CIFAR)
+///   crop  train: zero padding by size/8 on all sides, RandomCrop(size), flip .5; test: unchanged;
+///         images of another size are resized first, bilinear        (Mammoth and others, CIFAR)
 ///   none  Resize to size x size, bicubic, in training and testing alike
 /// A size of 224 gives exactly the published numbers; other sizes scale Resize's 256 with them.
 class Transform {
@@ -45,6 +47,7 @@ class Transform {
   bool render(const Image& image, Random& random, Image& out) const;
 
   bool random_crop_ = false, squash_ = false;
+  int64_t padding_ = 0;  // of preset crop
   double min_scale_ = 0;
   int64_t size_, shorter_side_ = 0;
   Filter filter_ = Filter::kBilinear;

@@ -344,13 +344,18 @@ Image read_image(const std::string& path) {
   return decode_image(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size(), path);
 }
 
-void write_png(const std::string& path, const Image& image) {
+std::vector<uint8_t> encode_png(const Image& image) {
   const cv::Mat rgb(static_cast<int>(image.height), static_cast<int>(image.width), CV_8UC3,
                     const_cast<uint8_t*>(image.pixels.data()));
   cv::Mat bgr;
   cv::cvtColor(rgb, bgr, cv::COLOR_RGB2BGR);
   std::vector<uint8_t> png;
   cv::imencode(".png", bgr, png);
+  return png;
+}
+
+void write_png(const std::string& path, const Image& image) {
+  const std::vector<uint8_t> png = encode_png(image);
   write_file_atomically(path, std::string(png.begin(), png.end()));
 }
 

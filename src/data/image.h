@@ -48,6 +48,7 @@ void flip_horizontally(Image& image);
 /// (Pillow's limit).
 Image decode_image(const uint8_t* bytes, size_t size, const std::string& name);
 Image read_image(const std::string& path);
+std::vector<uint8_t> encode_png(const Image& image);
 /// Throws Error.
 void write_png(const std::string& path, const Image& image);
 

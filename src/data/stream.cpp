@@ -203,4 +203,14 @@ Stream cut_into_tasks(const Dataset& train, const Dataset& test, const StreamCon
   return stream;
 }
 
+void give_all_training_to_the_last_task(Stream& stream) {
+  std::vector<Sample>& last = stream.tasks.back().train;
+  std::vector<Sample> all;
+  for (Task& task : stream.tasks) {
+    all.insert(all.end(), task.train.begin(), task.train.end());
+    task.train.clear();
+  }
+  last = std::move(all);
+}
+
 }  // namespace rep

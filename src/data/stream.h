@@ -42,4 +42,7 @@ std::vector<int64_t> make_class_order(const WordOrList& order, int64_t num_class
 Stream cut_into_tasks(const Dataset& train, const Dataset& test, const StreamConfig& config,
                       int64_t seed);
 
+/// What joint learning sees: nothing until the last task, and then the training images of all.
+void give_all_training_to_the_last_task(Stream& stream);
+
 }  // namespace rep

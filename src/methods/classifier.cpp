@@ -6,17 +6,24 @@
 
 namespace rep {
 
-Classifier::Classifier(int64_t dim, int64_t num_classes, const torch::Device& device, Init init) {
-  if (init == Init::kNormal) {
-    weight_ = torch::randn({num_classes, dim}) * 0.02;
-    bias_ = torch::zeros({num_classes});
+Classifier::Classifier(int64_t dim, int64_t num_classes, const torch::Device& device, Init init)
+    : init_(init),
+      weight_(torch::empty({num_classes, dim}, device).set_requires_grad(true)),
+      bias_(torch::empty({num_classes}, device).set_requires_grad(true)) {
+  reset();
+}
+
+void Classifier::reset() {
+  torch::NoGradGuard no_grad;
+  // Drawn on the CPU: the same numbers whatever the device.
+  if (init_ == Init::kNormal) {
+    weight_.copy_(torch::randn(weight_.sizes()) * 0.02);
+    bias_.zero_();
   } else {
-    const double bound = 1 / std::sqrt(static_cast<double>(dim));
-    weight_ = (torch::rand({num_classes, dim}) * 2 - 1) * bound;
-    bias_ = (torch::rand({num_classes}) * 2 - 1) * bound;
+    const double bound = 1 / std::sqrt(static_cast<double>(weight_.size(1)));
+    weight_.copy_((torch::rand(weight_.sizes()) * 2 - 1) * bound);
+    bias_.copy_((torch::rand(bias_.sizes()) * 2 - 1) * bound);
   }
-  weight_ = weight_.to(device).set_requires_grad(true);
-  bias_ = bias_.to(device).set_requires_grad(true);
 }
 
 torch::Tensor Classifier::logits(const torch::Tensor& features) const {

@@ -29,20 +29,25 @@ class Classifier {
   static torch::Tensor loss(const torch::Tensor& logits, const torch::Tensor& labels, int64_t first,
                             int64_t last);
 
+  /// Fresh random weights, in place.
+  void reset();
   std::vector<torch::Tensor> parameters() const { return {weight_, bias_}; }
   void state(State& s);
 
  private:
+  Init init_;
   torch::Tensor weight_, bias_;  // [C, D], [C]
 };
 
 /// The classes that a training loss sees.
 struct ClassRange {
   int64_t first = 0, last = 0;
-  /// `logits: current`: the task's own classes; `logits: seen`: every class so far.
-  static ClassRange of(const Task& task, const std::string& logits) {
-    return {logits == "current" ? task.first_label : 0, task.last_label()};
+  /// `logits: current`: the task's own classes; `seen`: every class so far; `all`: of the stream.
+  static ClassRange of(const Task& task, const std::string& logits, int64_t num_classes = 0) {
+    return {logits == "current" ? task.first_label : 0,
+            logits == "all" ? num_classes : task.last_label()};
   }
+  int64_t size() const { return last - first; }
   void state(State& s) {
     s("first_label", first);
     s("last_label", last);

@@ -61,7 +61,7 @@ class CodaPrompt final : public Method {
  public:
   CodaPrompt(const MethodContext& context, const CodaOptions& options)
       : options_(options),
-        backbone_(context.backbone),
+        backbone_(context.vit()),
         efficiency_(context.efficiency),
         head_(backbone_->options.embed_dim, context.num_classes, context.device,
               Classifier::Init::kUniform),
@@ -112,7 +112,7 @@ class CodaPrompt final : public Method {
 
   torch::Tensor loss(const Batch& batch) override {
     const torch::Tensor logits =
-        classify(batch.images, efficiency_.query(batch.images), efficiency_.train_plan());
+        classify(batch.images, efficiency_.train_query(batch.images, batch.indices), efficiency_.train_plan());
     torch::Tensor total = Classifier::loss(logits, batch.labels, trained_.first, trained_.last);
     if (options_.ortho_weight > 0) {
       for (size_t i = 0; i < prompts_.size(); ++i) {

@@ -45,7 +45,7 @@ class DualPrompt final : public Method {
  public:
   DualPrompt(const MethodContext& context, const DualPromptOptions& options)
       : options_(options),
-        backbone_(context.backbone),
+        backbone_(context.vit()),
         efficiency_(context.efficiency),
         head_(backbone_->options.embed_dim, context.num_classes, context.device) {
     check_layers("general_layers", options.general_layers);
@@ -84,7 +84,7 @@ class DualPrompt final : public Method {
   }
 
   torch::Tensor loss(const Batch& batch) override {
-    const KeyMatch match = select(efficiency_.query(batch.images));
+    const KeyMatch match = select(efficiency_.train_query(batch.images, batch.indices));
     const torch::Tensor own = torch::full_like(match.ids, task_);
     const torch::Tensor logits = classify(batch.images, own, efficiency_.train_plan());
     return Classifier::loss(logits, batch.labels, trained_.first, trained_.last) -

@@ -4,36 +4,39 @@
 
 #include <string>
 
-#include "methods/classifier.h"
-#include "methods/method.h"
+#include "methods/network.h"
 
 namespace rep {
 
-struct HeadOptions {
-  std::string logits;  // the classes a training loss sees: current (the task's own) | seen
-  template <class Visitor>
-  void fields(Visitor&& visit) {
-    visit("logits", logits, one_of({"current", "seen"}));
-  }
-};
-
-/// A linear head on the backbone's [CLS] feature, trained by cross-entropy; the backbone trains
-/// along as far as backbone.trainable says. The plain learner that no_prompt, linear_probe and
-/// finetune are settings of.
+/// A Network trained by cross-entropy: the plain learner that no_prompt, linear_probe, finetune and
+/// joint are settings of.
 class HeadMethod : public Method {
  public:
-  HeadMethod(const MethodContext& context, const HeadOptions& options);
-  void begin_task(const Task& task) override { trained_ = ClassRange::of(task, options_.logits); }
-  std::vector<torch::Tensor> parameters() override;
-  torch::Tensor loss(const Batch& batch) override;
-  torch::Tensor predict(const Batch& batch) override;
-  void state(State& s) override;
+  HeadMethod(const MethodContext& context, const NetworkOptions& options)
+      : options_(options), network_(context, options), num_classes_(context.num_classes) {}
+  void begin_task(const Task& task) override {
+    trained_ = ClassRange::of(task, options_.logits, num_classes_);
+  }
+  std::vector<torch::Tensor> parameters() override { return network_.parameters(); }
+  torch::Tensor loss(const Batch& batch) override {
+    return cross_entropy(network_.logits(network_.train_input(batch)), batch);
+  }
+  torch::Tensor predict(const Batch& batch) override {
+    return network_.logits(network_.test_input(batch));
+  }
+  void state(State& s) override {
+    network_.state(s);
+    trained_.state(s);
+  }
 
  protected:
-  HeadOptions options_;
-  VisionTransformer backbone_;
-  Efficiency& efficiency_;
-  Classifier head_;
+  torch::Tensor cross_entropy(const torch::Tensor& logits, const Batch& batch) const {
+    return Classifier::loss(logits, batch.labels, trained_.first, trained_.last);
+  }
+
+  NetworkOptions options_;
+  Network network_;
+  int64_t num_classes_;
   ClassRange trained_;
 };
 

@@ -37,7 +37,7 @@ class L2p final : public Method {
  public:
   L2p(const MethodContext& context, const L2pOptions& options)
       : options_(options),
-        backbone_(context.backbone),
+        backbone_(context.vit()),
         efficiency_(context.efficiency),
         head_(backbone_->options.embed_dim, context.num_classes, context.device) {
     if (options.top_k > options.pool_size) {
@@ -62,7 +62,7 @@ class L2p final : public Method {
   }
 
   torch::Tensor loss(const Batch& batch) override {
-    const KeyMatch match = select(efficiency_.query(batch.images));
+    const KeyMatch match = select(efficiency_.train_query(batch.images, batch.indices));
     const torch::Tensor logits =
         classify(batch.images, match.ids, efficiency_.train_plan(prompt_tokens()));
     return Classifier::loss(logits, batch.labels, trained_.first, trained_.last) -

@@ -4,12 +4,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "core/config.h"
 #include "core/registry.h"
 #include "data/loader.h"
 #include "data/stream.h"
+#include "data/task_images.h"
 #include "nn/efficiency.h"
 #include "nn/vit.h"
 #include "tensor/state.h"
@@ -18,26 +20,56 @@ namespace rep {
 
 /// What a method is made from.
 struct MethodContext {
-  const Section& options;      // read with read_section<...Options>
-  VisionTransformer backbone;  // frozen, unless backbone.trainable says otherwise
-  Efficiency& efficiency;      // queries and plans; REP when it is configured
-  int64_t num_classes;         // of the whole stream
+  const Section& options;              // read with read_section<...Options>
+  std::shared_ptr<Backbone> backbone;  // frozen, unless backbone.trainable says otherwise
+  Efficiency& efficiency;              // queries and plans; REP when it is configured
+  const TaskImages& images;            // the task's, outside of the loop's batches
+  int64_t num_classes;                 // of the whole stream
   int64_t num_tasks;
+  int64_t seed;
   torch::Device device;
+  std::string folder;  // where pictures for people may go; "": nowhere
+
+  /// The backbone of a method that needs tokens. Throws Error when it is no ViT.
+  VisionTransformer vit() const {
+    auto vit = std::dynamic_pointer_cast<VisionTransformerImpl>(backbone);
+    if (!vit) {
+      throw Error("method: " + options.name +
+                  " needs a vision transformer; name one as backbone (rep list backbones)");
+    }
+    return vit;
+  }
+};
+
+/// What a task is trained on: samples, and the data set that their indices count in.
+struct TrainingSet {
+  const Dataset* data;
+  std::vector<Sample> samples;
 };
 
 /// A way to learn a stream of tasks. It owns its loss and its state, nothing else: the loop, the
-/// optimiser, the ViT and the measuring are shared. Labels are positions in the stream's class
+/// optimiser, the backbone and the measuring are shared. Labels are positions in the stream's class
 /// order, so a task's classes are [first_label, last_label()) and everything seen is [0,
 /// last_label()).
 class Method {
  public:
   virtual ~Method() = default;
   virtual void begin_task(const Task&) {}
-  /// What the optimiser may touch, this task. Called after begin_task.
+  /// The task's own images, unless the method has others to train on. Called after begin_task, and
+  /// again when a task is resumed in its middle.
+  virtual TrainingSet training_set(const Dataset& train, const Task& task) {
+    return {&train, task.train};
+  }
+  /// What the optimiser may touch, this task. Called after begin_task; empty: there is nothing to
+  /// step, and the task has no training steps.
   virtual std::vector<torch::Tensor> parameters() = 0;
+  /// A factor on the learning rate for each of parameters(); empty: 1 for all.
+  virtual std::vector<double> lr_factors() { return {}; }
   /// Scalar to minimise.
   virtual torch::Tensor loss(const Batch& batch) = 0;
+  /// After backward, before gradients are clipped; after the optimiser's step.
+  virtual void after_backward() {}
+  virtual void after_step() {}
   /// Logits of every class of the stream [B, C]; the caller looks at the seen ones only.
   virtual torch::Tensor predict(const Batch& batch) = 0;
   virtual void end_task(const Task&) {}
@@ -49,6 +81,7 @@ struct MethodKind {
   static constexpr const char* kKind = "method";
   std::unique_ptr<Method> (*make)(const MethodContext& context);
   Json (*options)(const Section& section);  // the effective options; throws Error on unknown keys
+  bool joint = false;  // learns all tasks at once, at the end: the upper bound
 };
 
 /// The last line of a method's file: registers name, citation, options and factory.

@@ -29,20 +29,28 @@ void StepLog::state(State& s) {
   executions = json.at("executions").get<std::vector<int64_t>>();
 }
 
-Efficiency::Efficiency(const EfficiencyConfig& config, VisionTransformer backbone,
+Efficiency::Efficiency(const EfficiencyConfig& config, std::shared_ptr<Backbone> backbone,
                        VisionTransformer query_backbone, int64_t seed)
     : config_(config),
       backbone_(std::move(backbone)),
-      query_backbone_(std::move(query_backbone)),
-      merge_(merging_schedule(config.token_merging, backbone_->options.depth)) {
+      query_backbone_(std::move(query_backbone)) {
+  if (const auto* vit = dynamic_cast<const VisionTransformerImpl*>(backbone_.get())) {
+    vit_ = vit->options;
+    merge_ = merging_schedule(config.token_merging, vit_->depth);
+  } else if (config.token_merging.kind != "none" || config.layer_dropping.kind != "none" ||
+             !query_backbone_.is_empty()) {
+    throw Error(
+        "efficiency: queries, token merging and layer dropping are defined for vision "
+        "transformers; take a vit_ backbone or leave efficiency out");
+  }
   clear_log();
   if (query_backbone_.is_empty()) return;
-  const int64_t d = query_backbone_->options.embed_dim, D = backbone_->options.embed_dim;
+  const int64_t d = query_backbone_->feature_dim(), D = backbone_->feature_dim();
   if (d == D) return;
   // A generator of its own, so that having a query model does not move any other random number.
   auto generator = at::make_generator<at::CPUGeneratorImpl>(static_cast<uint64_t>(seed));
   projection_ = torch::randn({d, D}, generator).div_(std::sqrt(static_cast<double>(d)));
-  projection_ = projection_.to(backbone_->pos_embed.device());
+  projection_ = projection_.to(backbone_->parameters().front().device());
 }
 
 torch::Tensor Efficiency::query(const torch::Tensor& images) {
@@ -53,32 +61,38 @@ torch::Tensor Efficiency::query(const torch::Tensor& images) {
   return projection_.defined() ? torch::mm(features, projection_) : features;
 }
 
-void Efficiency::remember_test_queries(int64_t images) {
-  test_queries_ = torch::zeros({images, backbone_->options.embed_dim});
-  test_known_ = torch::zeros({images}, torch::kBool);
+Efficiency::Memory Efficiency::make_memory(int64_t images) const {
+  return {torch::zeros({images, backbone_->feature_dim()}), torch::zeros({images}, torch::kBool)};
 }
 
-torch::Tensor Efficiency::test_query(const torch::Tensor& images, const torch::Tensor& indices) {
-  if (!test_known_.defined()) return query(images);
-  if (!test_known_.index_select(0, indices).all().item<bool>()) {
-    test_queries_.index_copy_(0, indices, query(images).cpu());
-    test_known_.index_fill_(0, indices, true);
+torch::Tensor Efficiency::remembered(Memory& memory, const torch::Tensor& images,
+                                     const torch::Tensor& indices) {
+  // Images from elsewhere (a buffer's) have positions behind the data set's.
+  const bool room = memory.known.defined() && indices.numel() > 0 &&
+                    indices.max().item<int64_t>() < memory.known.size(0);
+  if (!room) return query(images);
+  if (!memory.known.index_select(0, indices).all().item<bool>()) {
+    memory.queries.index_copy_(0, indices, query(images).cpu());
+    memory.known.index_fill_(0, indices, true);
   }
-  return test_queries_.index_select(0, indices).to(images.device());
+  return memory.queries.index_select(0, indices).to(images.device());
 }
 
 ForwardPlan Efficiency::train_plan(int64_t prompts) {
   ForwardPlan plan;
+  const bool first = !logged_;
+  if (first) ++log_.steps;
+  logged_ = true;
+  if (!vit_) return plan;
   plan.merge = merge_;
   plan.proportional_attention = config_.token_merging.proportional_attention;
   plan.size_weighted = config_.token_merging.size_weighted;
   const double threshold = drop_threshold(config_.layer_dropping, config_.token_merging);
   plan.skip =
-      draw_drops(config_.layer_dropping, merge_, backbone_->options.num_patches(), time_, threshold)
-          .skip;
+      draw_drops(config_.layer_dropping, merge_, vit_->num_patches(), time_, threshold).skip;
 
-  const auto tokens = tokens_per_block(backbone_->options, plan, prompts);
-  ++log_.steps;
+  if (!first) return plan;
+  const auto tokens = tokens_per_block(*vit_, plan, prompts);
   for (size_t i = 0; i < tokens.size(); ++i) {
     log_.tokens[i] += tokens[i];
     log_.executions[i] += plan.skip[i] ? 0 : 1;
@@ -96,8 +110,12 @@ ForwardPlan Efficiency::test_plan() const {
   return plan;
 }
 
+bool Efficiency::changes_training() const {
+  return config_.token_merging.kind != "none" || config_.layer_dropping.kind != "none";
+}
+
 void Efficiency::clear_log() {
-  const auto depth = static_cast<size_t>(backbone_->options.depth);
+  const auto depth = static_cast<size_t>(vit_ ? vit_->depth : 0);
   log_ = {0, std::vector<int64_t>(depth, 0), std::vector<int64_t>(depth, 0)};
 }
 
@@ -107,8 +125,11 @@ void Efficiency::state(State& s) {
 
 void Efficiency::bookkeeping(State& s) {
   log_.state(s);
-  s("test_queries", test_queries_);
-  s("test_known", test_known_);
+  s("test_queries", test_.queries);
+  s("test_known", test_.known);
+  if (!remembers_train_queries()) return;
+  s("train_queries", train_.queries);
+  s("train_known", train_.known);
 }
 
 }  // namespace rep

@@ -133,15 +133,22 @@ BlockImpl::BlockImpl(const VitOptions& options) {
 
 void BlockImpl::forward(TokenStream& stream, const ForwardPlan& plan, int64_t index) {
   const int64_t r = plan.merges(index);
-  const torch::Tensor prefix =
-      plan.prefixes.empty() ? torch::Tensor() : plan.prefixes[static_cast<size_t>(index)];
+  const auto block = static_cast<size_t>(index);
+  torch::Tensor prefix = plan.prefixes.empty() ? torch::Tensor() : plan.prefixes[block];
+  if (!prefix.defined() && plan.make_prefix) prefix = plan.make_prefix(stream.x, index);
   const torch::Tensor log_sizes =
       plan.proportional_attention && stream.sizes.defined() ? stream.sizes.log() : torch::Tensor();
   torch::Tensor metric;
   stream.x = stream.x +
              attn->forward(norm1->forward(stream.x), prefix, log_sizes, r > 0 ? &metric : nullptr);
   if (r > 0) merge(stream, metric, r, plan.size_weighted);
-  stream.x = stream.x + mlp->forward(norm2->forward(stream.x));
+  const torch::Tensor before = stream.x;
+  stream.x = before + mlp->forward(norm2->forward(before));
+  if (plan.adapters.empty()) return;
+  const Adapter& adapter = plan.adapters[block];
+  const torch::Tensor inner =
+      torch::relu(torch::linear(before, adapter.down_weight, adapter.down_bias));
+  stream.x = stream.x + adapter.scale * torch::linear(inner, adapter.up_weight, adapter.up_bias);
 }
 
 VisionTransformerImpl::VisionTransformerImpl(const VitOptions& options_) : options(options_) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/registry.h"
+#include "nn/backbone.h"
 
 namespace rep {
 
@@ -24,23 +25,6 @@ struct VitOptions {
 
   int64_t grid() const { return image_size / patch_size; }
   int64_t num_patches() const { return grid() * grid(); }
-};
-
-/// Everything that may differ between two passes of one frozen ViT.
-struct ForwardPlan {
-  torch::Tensor prompts;                // [B, L, D] put between [CLS] and the image tokens (L2P)
-  std::vector<torch::Tensor> prefixes;  // per block, keys and values [B, 2, L, D] before its own
-                                        // (DualPrompt, CODA-Prompt); empty, or undefined in places
-  std::vector<int64_t> merge;           // per block, image tokens merged away between attention and
-                                        // MLP; [CLS] and prompts never are; empty: none
-  std::vector<bool> skip;               // per block: identity; empty: none
-  bool proportional_attention = false;  // attention logits + log(size of the key's token)
-  bool size_weighted = true;            // merged token = size-weighted mean
-
-  bool skips(int64_t block) const { return !skip.empty() && skip[static_cast<size_t>(block)]; }
-  int64_t merges(int64_t block) const {
-    return merge.empty() ? 0 : merge[static_cast<size_t>(block)];
-  }
 };
 
 /// Non-overlapping patches to tokens; parameters proj.{weight [D, 3, P, P], bias}.
@@ -93,17 +77,21 @@ struct BlockImpl : torch::nn::Module {
 TORCH_MODULE(Block);
 
 /// The ViT itself. Parameter names equal timm's, so that checkpoints load without a table.
-struct VisionTransformerImpl : torch::nn::Module {
+struct VisionTransformerImpl : Backbone {
   explicit VisionTransformerImpl(const VitOptions& options);
 
   /// images [B, 3, S, S] -> every token after the final norm, [B, N', D], in the order
   /// [CLS | prompts | image tokens left]. A prompt gets [CLS]'s position added (l2p-pytorch).
   torch::Tensor forward(const torch::Tensor& images, const ForwardPlan& plan = {});
+  using Backbone::features;
   /// images -> the [CLS] feature after the final norm, [B, D].
-  torch::Tensor features(const torch::Tensor& images) { return forward(images).select(1, 0); }
-  /// No gradients for anything, or only for the last `blocks` blocks and the final norm
-  /// (blocks == depth: everything).
-  void train_last_blocks(int64_t blocks);
+  torch::Tensor features(const torch::Tensor& images, const ForwardPlan& plan) override {
+    return forward(images, plan).select(1, 0);
+  }
+  int64_t feature_dim() const override { return options.embed_dim; }
+  int64_t image_size() const override { return options.image_size; }
+  int64_t depth() const override { return options.depth; }
+  void train_last_blocks(int64_t blocks) override;
 
   const VitOptions options;
   torch::Tensor cls_token, pos_embed;  // [1, 1, D], [1, 1 + patches, D]

@@ -2,6 +2,7 @@
 
 #include <torch/torch.h>
 
+#include <cmath>
 #include <ctime>
 
 #include "data/dataset.h"
@@ -61,10 +62,12 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
   // method.
   const auto train = open_dataset(config.dataset, Split::kTrain, config.seed);
   const auto test = open_dataset(config.dataset, Split::kTest, config.seed);
-  const Stream stream = cut_into_tasks(*train, *test, config.stream, config.seed);
+  Stream stream = cut_into_tasks(*train, *test, config.stream, config.seed);
+  const bool joint = Registry<MethodKind>::get().at(config.method.name).value.joint;
+  if (joint) give_all_training_to_the_last_task(stream);
 
   // Who learns it, and where it is kept. From here on a kill loses nothing that was saved.
-  Learner learner(config, stream, device);
+  Learner learner(config, stream, *train, device, options.output);
   learner.efficiency->remember_test_queries(test->size());
   for (const auto& [name, input] : learner.inputs.items()) {
     if (input.contains("warning")) progress.warn(name + ": " + input["warning"].get<std::string>());
@@ -77,9 +80,11 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
     progress.info(resume_line(found, result, position, options.output));
   }
 
-  while (position.task < static_cast<int64_t>(stream.tasks.size())) {
+  const auto last_task = static_cast<int64_t>(stream.tasks.size()) - 1;
+  while (position.task <= last_task) {
     const Task& task = stream.tasks[static_cast<size_t>(position.task)];
     reset_peak_tensor_bytes();
+    learner.images->set_task(task);
     if (!position.trained) {
       if (position.iteration == 0) {
         result.begin_task(task, train->class_names());
@@ -88,7 +93,7 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
         result.set_parameters(learner.parameters());
       }
       train_task(
-          learner, *train, task, static_cast<int64_t>(stream.tasks.size()), config, position,
+          learner, *train, task, last_task + 1, config, position,
           folder.take_optimizer_restorer(),
           [&](Optimizer& optimizer, const StepReport* report) {
             if (report) folder.log_step(*report);
@@ -103,20 +108,28 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
       folder.save(learner, position, result, nullptr);
     }
 
-    // One pass over every task seen so far gives both matrices' next row.
+    // One pass over every task seen so far gives both matrices' next row. Joint learning has only
+    // the last; before it nothing was learned, and JSON says null.
     std::vector<double> class_incremental, task_incremental;
     for (int64_t seen = 0; seen <= position.task; ++seen) {
+      if (joint && position.task < last_task) {
+        class_incremental.push_back(std::nan(""));
+        task_incremental.push_back(std::nan(""));
+        continue;
+      }
       const Correct correct = evaluate(learner, *test, stream.tasks[static_cast<size_t>(seen)],
                                        task.last_label(), config);
       class_incremental.push_back(percent(correct.class_incremental, correct.images));
       task_incremental.push_back(percent(correct.task_incremental, correct.images));
     }
     result.add_row(class_incremental, task_incremental);
-    progress.accuracy_row(position.task, class_incremental);
+    if (!joint || position.task == last_task) {
+      progress.accuracy_row(position.task, class_incremental);
+    }
     folder.book(result);
 
     position = {position.task + 1, 0, position.total_iterations, false};
-    if (position.task == static_cast<int64_t>(stream.tasks.size())) result.complete();
+    if (position.task > last_task) result.complete();
     folder.write_result(result);
     folder.save(learner, position, result, nullptr);
   }

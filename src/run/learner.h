@@ -7,6 +7,7 @@
 #include "core/config.h"
 #include "core/json.h"
 #include "data/stream.h"
+#include "data/task_images.h"
 #include "methods/method.h"
 #include "nn/efficiency.h"
 #include "nn/vit.h"
@@ -15,19 +16,28 @@ namespace rep {
 
 /// Everything that learns: the frozen models, one copy of each, REP around them, and the method.
 struct Learner {
-  Learner(const Config& config, const Stream& stream, const torch::Device& device);
+  /// `train`: the training images, lent to the method task by task; `folder`: where it may leave
+  /// pictures, "" for nowhere.
+  Learner(const Config& config, const Stream& stream, const Dataset& train,
+          const torch::Device& device, const std::string& folder = "");
 
   torch::Device device;
-  VisionTransformer backbone{nullptr}, query_backbone{nullptr};
+  std::shared_ptr<Backbone> backbone;
   std::unique_ptr<Efficiency> efficiency;
+  std::unique_ptr<TaskImages> images;
   std::unique_ptr<Method> method;
   Json inputs;  // "weights", and "query_weights" when there is a query model
 
+  /// From a stored image to the network's input.
+  Transform transform(const Config& config, bool train) const;
   /// What is carried from task to task.
   void state(State& s);
   int64_t state_bytes();
   /// {"total", "trainable"}
   Json parameters();
+
+ private:
+  std::vector<torch::Tensor> query_parameters_;
 };
 
 }  // namespace rep

@@ -36,11 +36,6 @@ Batch to_device(const Batch& batch, const torch::Device& device) {
   return {batch.images.to(device), batch.labels.to(device), batch.indices};
 }
 
-Transform make_transform(const Config& config, const Learner& learner, bool train) {
-  return Transform(config.train.augment, learner.backbone->options.image_size,
-                   normalisation(config.backbone.normalise), train);
-}
-
 }  // namespace
 
 int64_t steps_of_task(const TrainConfig& config, int64_t images) {
@@ -52,11 +47,14 @@ void train_task(Learner& learner, const Dataset& data, const Task& task, int64_t
                 const Config& config, Position& position, std::function<void(Optimizer&)> restore,
                 const AfterStep& after_step, Result& result, Progress& progress) {
   Method& method = *learner.method;
-  Optimizer optimizer(config.train.optimizer, method.parameters());
+  Optimizer optimizer(config.train.optimizer, method.parameters(), method.lr_factors());
   if (restore) restore(optimizer);
   restore = nullptr;
-  const int64_t steps = steps_of_task(config.train, static_cast<int64_t>(task.train.size()));
-  const int64_t per_epoch = batches(static_cast<int64_t>(task.train.size()), config.train);
+  const TrainingSet set = optimizer.parameters().empty() ? TrainingSet{&data, {}}
+                                                         : method.training_set(data, task);
+  const auto images = static_cast<int64_t>(set.samples.size());
+  const int64_t steps = steps_of_task(config.train, images);
+  const int64_t per_epoch = batches(images, config.train);
   progress.begin_task(task.index, tasks, steps, position.iteration);
 
   while (position.iteration < steps) {
@@ -70,8 +68,8 @@ void train_task(Learner& learner, const Dataset& data, const Task& task, int64_t
     options.seed = keys(config.seed);
     options.task = keys(task.index);
     options.epoch = keys(epoch);
-    Loader loader(data, shuffled(task.train, options.seed, options.task, options.epoch),
-                  make_transform(config, learner, /*train=*/true), options);
+    Loader loader(*set.data, shuffled(set.samples, options.seed, options.task, options.epoch),
+                  learner.transform(config, /*train=*/true), options);
     const double lr = scheduled_lr(config.train, epoch);
     optimizer.set_lr(lr);
 
@@ -94,6 +92,7 @@ void train_task(Learner& learner, const Dataset& data, const Task& task, int64_t
       {
         const PhaseScope phase(Phase::kBackward);
         loss.backward();
+        method.after_backward();
       }
       {
         const PhaseScope phase(Phase::kStep);
@@ -101,6 +100,7 @@ void train_task(Learner& learner, const Dataset& data, const Task& task, int64_t
           clip_grad_norm(optimizer.parameters(), config.train.clip_norm);
         }
         optimizer.step();
+        method.after_step();
       }
       ++position.iteration;
       ++position.total_iterations;
@@ -134,7 +134,7 @@ Correct evaluate(Learner& learner, const Dataset& data, const Task& task, int64_
   Loader::Options options;
   options.batch_size = config.eval.batch_size;
   options.workers = config.train.workers;
-  Loader loader(data, task.test, make_transform(config, learner, /*train=*/false), options);
+  Loader loader(data, task.test, learner.transform(config, /*train=*/false), options);
   Correct correct;
   torch::Tensor class_hits = torch::zeros({}, torch::device(learner.device).dtype(torch::kLong));
   torch::Tensor task_hits = class_hits.clone();

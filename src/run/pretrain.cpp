@@ -94,7 +94,8 @@ Pretrained pretrain(const Config& config, const std::string& path, Progress& pro
   const auto test = open_dataset(config.dataset, Split::kTest, config.seed);
   const Stream stream = cut_into_tasks(*train, *test, config.stream, config.seed);
   const Task& all = stream.tasks.front();
-  Learner learner(config, stream, device);
+  Learner learner(config, stream, *train, device);
+  learner.images->set_task(all);
   learner.method->begin_task(all);
   Position position;
   Result costs(Json::object());  // the loop's books, which nobody reads here

@@ -58,6 +58,18 @@ Json matrix_json(const AccuracyMatrix& matrix, size_t tasks) {
   return rows;
 }
 
+// Rows as a checkpoint holds them, in which "not a number" became null.
+std::vector<std::vector<double>> read_matrix(const Json& rows) {
+  std::vector<std::vector<double>> matrix;
+  for (const Json& row : rows) {
+    matrix.emplace_back();
+    for (const Json& cell : row) {
+      matrix.back().push_back(cell.is_null() ? std::nan("") : cell.get<double>());
+    }
+  }
+  return matrix;
+}
+
 Json bytes_or_null(int64_t bytes) { return bytes < 0 ? Json(nullptr) : Json(bytes); }
 
 double median(std::vector<double> values) {
@@ -197,6 +209,7 @@ std::string Result::summary() const {
                             train["backward"].get<double>();
   std::string text;
   const auto row = [&](const char* name, double value, const char* unit) {
+    if (std::isnan(value)) return;  // joint learning forgets nothing
     char line[96];
     std::snprintf(line, sizeof line, "  %-30s %9.2f %s\n", name, value, unit);
     text += line;
@@ -226,8 +239,8 @@ void Result::state(State& s) {
   Json matrices{
       {"class", class_incremental_.a}, {"task", task_incremental_.a}, {"n", class_incremental_.n}};
   s("accuracy", matrices);
-  matrices.at("class").get_to(class_incremental_.a);
-  matrices.at("task").get_to(task_incremental_.a);
+  class_incremental_.a = read_matrix(matrices.at("class"));
+  task_incremental_.a = read_matrix(matrices.at("task"));
   matrices.at("n").get_to(class_incremental_.n);
   task_incremental_.n = class_incremental_.n;
   auto count = static_cast<int64_t>(costs_.size());

@@ -5,11 +5,27 @@
 #include "core/error.h"
 #include "methods/method.h"
 #include "nn/layer_dropping.h"
+#include "nn/resnet.h"
 #include "run/learner.h"
 
 namespace rep {
 
 namespace {
+
+constexpr char kUntrained[] =
+    "the backbone is not pre-trained: accuracies say nothing about the method";
+
+bool is_resnet(const BackboneConfig& config) {
+  return Registry<ResNetOptions>::get().entries().count(config.name) > 0;
+}
+
+ResNetOptions resnet_options(const BackboneConfig& config) {
+  ResNetOptions options;
+  if (config.image_size > 0) options.image_size = config.image_size;
+  options.width = config.width;
+  options.stem = config.stem;
+  return options;
+}
 
 // none, all, or the number of last blocks.
 int64_t trainable_blocks(const BackboneConfig& config, int64_t depth) {
@@ -35,9 +51,12 @@ void resolve_sections(Config& config) {
       Registry<DatasetKind>::get().at(config.dataset.name).value.options(config.dataset);
   config.method.effective =
       Registry<MethodKind>::get().at(config.method.name).value.options(config.method);
+  const bool resnet = is_resnet(config.backbone);
   const VitOptions options =
-      vit_options(config.backbone.name, config.backbone.image_size, config.backbone.patch_size);
-  trainable_blocks(config.backbone, options.depth);
+      resnet ? VitOptions{}
+             : vit_options(config.backbone.name, config.backbone.image_size,
+                           config.backbone.patch_size);
+  trainable_blocks(config.backbone, resnet ? 4 : options.depth);
   if (config.precision != "fp32") {
     throw Error("precision: this version computes in fp32 only; take precision: fp32");
   }
@@ -51,7 +70,7 @@ void resolve_sections(Config& config) {
   }
 }
 
-VisionTransformer make_backbone(const BackboneConfig& config, Json* inputs) {
+VisionTransformer make_vit(const BackboneConfig& config, Json* inputs) {
   const VitOptions options = vit_options(config.name, config.image_size, config.patch_size);
   VisionTransformer vit(options);
   *inputs = load_weights(vit, config.weights).inputs;
@@ -59,26 +78,55 @@ VisionTransformer make_backbone(const BackboneConfig& config, Json* inputs) {
   return vit;
 }
 
-Learner::Learner(const Config& config, const Stream& stream, const torch::Device& device_)
+std::shared_ptr<Backbone> make_backbone(const BackboneConfig& config, Json* inputs) {
+  if (!is_resnet(config)) return make_vit(config, inputs).ptr();
+  if (config.weights != "random") {
+    throw Error("backbone.weights: " + config.name +
+                " is trained from scratch; set weights: random and trainable: all");
+  }
+  auto resnet = std::make_shared<ResNet18Impl>(resnet_options(config));
+  const int64_t blocks = trainable_blocks(config, resnet->depth());
+  resnet->train_last_blocks(blocks);
+  *inputs = {{"path", "random"}};
+  if (blocks < resnet->depth()) (*inputs)["warning"] = kUntrained;
+  return resnet;
+}
+
+Learner::Learner(const Config& config, const Stream& stream, const Dataset& train,
+                 const torch::Device& device_, const std::string& folder)
     : device(device_) {
   inputs = Json::object();
   backbone = make_backbone(config.backbone, &inputs["weights"]);
   backbone->to(device);
   const QueryBackboneConfig& query = config.efficiency.query_backbone;
+  VisionTransformer query_backbone{nullptr};
   if (!query.name.empty()) {
     BackboneConfig small;
     small.name = query.name;
     small.weights = query.weights;
-    small.image_size = backbone->options.image_size;
-    query_backbone = make_backbone(small, &inputs["query_weights"]);
+    small.image_size = backbone->image_size();
+    query_backbone = make_vit(small, &inputs["query_weights"]);
     query_backbone->to(device);
+    query_parameters_ = query_backbone->parameters();
   }
   efficiency =
       std::make_unique<Efficiency>(config.efficiency, backbone, query_backbone, config.seed);
+  images = std::make_unique<TaskImages>(train, transform(config, /*train=*/true),
+                                        transform(config, /*train=*/false),
+                                        TaskImages::Options{config.eval.batch_size,
+                                                            config.train.workers, config.seed},
+                                        device);
+  if (config.train.augment == "none") efficiency->remember_train_queries(train.size());
   method = Registry<MethodKind>::get()
                .at(config.method.name)
-               .value.make({config.method, backbone, *efficiency, stream.num_classes(),
-                            static_cast<int64_t>(stream.tasks.size()), device});
+               .value.make({config.method, backbone, *efficiency, *images, stream.num_classes(),
+                            static_cast<int64_t>(stream.tasks.size()), config.seed, device,
+                            folder});
+}
+
+Transform Learner::transform(const Config& config, bool train) const {
+  return Transform(config.train.augment, backbone->image_size(),
+                   normalisation(config.backbone.normalise), train);
 }
 
 void Learner::state(State& s) {
@@ -96,9 +144,7 @@ Json Learner::parameters() {
   int64_t total = 0, trainable = 0;
   const auto count = [&](const torch::Tensor& parameter) { total += parameter.numel(); };
   for (const auto& parameter : backbone->parameters()) count(parameter);
-  if (!query_backbone.is_empty()) {
-    for (const auto& parameter : query_backbone->parameters()) count(parameter);
-  }
+  for (const auto& parameter : query_parameters_) count(parameter);
   for (const auto& parameter : method->parameters()) {
     trainable += parameter.numel();
     // A backbone that trains along was counted above.

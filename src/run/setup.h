@@ -21,6 +21,7 @@ void resolve_sections(Config& config);
 
 /// A backbone of that name with its weights, frozen but for what `config.trainable` says.
 /// `inputs` receives {"path","sha256","bytes"}.
-VisionTransformer make_backbone(const BackboneConfig& config, Json* inputs);
+std::shared_ptr<Backbone> make_backbone(const BackboneConfig& config, Json* inputs);
+VisionTransformer make_vit(const BackboneConfig& config, Json* inputs);
 
 }  // namespace rep

@@ -6,8 +6,14 @@
 
 namespace rep {
 
-Optimizer::Optimizer(const OptimizerConfig& config, std::vector<torch::Tensor> parameters)
-    : config_(config), lr_(config.lr), parameters_(std::move(parameters)) {
+Optimizer::Optimizer(const OptimizerConfig& config, std::vector<torch::Tensor> parameters,
+                     std::vector<double> lr_factors)
+    : config_(config),
+      lr_(config.lr),
+      parameters_(std::move(parameters)),
+      lr_factors_(std::move(lr_factors)) {
+  TORCH_CHECK(lr_factors_.empty() || lr_factors_.size() == parameters_.size(),
+              "a factor for every parameter, or none");
   const bool two = config.name != "sgd", one = two || config.momentum > 0;
   for (const auto& parameter : parameters_) {
     first_.push_back(one ? torch::zeros_like(parameter) : torch::Tensor());
@@ -46,7 +52,7 @@ void Optimizer::sgd(size_t i) {
     }
     g = first_[i];
   }
-  p.add_(g, -lr_);
+  p.add_(g, -lr(i));
 }
 
 void Optimizer::adam(size_t i) {
@@ -54,7 +60,7 @@ void Optimizer::adam(size_t i) {
   torch::Tensor g = p.grad();
   if (config_.weight_decay != 0) {
     if (config_.name == "adamw") {
-      p.mul_(1 - lr_ * config_.weight_decay);
+      p.mul_(1 - lr(i) * config_.weight_decay);
     } else {
       g = g.add(p, config_.weight_decay);
     }
@@ -65,7 +71,7 @@ void Optimizer::adam(size_t i) {
   const double correction1 = 1 - std::pow(config_.beta1, t);
   const double correction2 = std::sqrt(1 - std::pow(config_.beta2, t));
   const torch::Tensor denominator = second_[i].sqrt().div_(correction2).add_(config_.eps);
-  p.addcdiv_(first_[i], denominator, -lr_ / correction1);
+  p.addcdiv_(first_[i], denominator, -lr(i) / correction1);
 }
 
 void Optimizer::state(State& s) {

@@ -15,7 +15,9 @@ namespace rep {
 /// parameters, so that a checkpoint is a list. Parameters without a gradient are left alone.
 class Optimizer {
  public:
-  Optimizer(const OptimizerConfig& config, std::vector<torch::Tensor> parameters);
+  /// `lr_factors`: of each parameter, on the learning rate; empty: 1 for all.
+  Optimizer(const OptimizerConfig& config, std::vector<torch::Tensor> parameters,
+            std::vector<double> lr_factors = {});
   void set_lr(double lr) { lr_ = lr; }
   void zero_grad();  // gradients become undefined, not zero
   void step();
@@ -25,9 +27,11 @@ class Optimizer {
  private:
   void sgd(size_t i);
   void adam(size_t i);
+  double lr(size_t i) const { return lr_factors_.empty() ? lr_ : lr_ * lr_factors_[i]; }
   OptimizerConfig config_;
   double lr_;
   std::vector<torch::Tensor> parameters_;
+  std::vector<double> lr_factors_;
   std::vector<torch::Tensor> first_, second_;  // Adam's moments; SGD's momentum in first_
   std::vector<int64_t> steps_;                 // taken by each parameter
 };

@@ -1,0 +1,73 @@
+#include "data/task_images.h"
+
+#include <torch/torch.h>
+
+#include <stdexcept>
+
+namespace rep {
+
+namespace {
+
+torch::Tensor apply(const Transform& view, const std::vector<Image>& images, uint64_t seed,
+                    uint64_t key, const torch::Device& device) {
+  const int64_t size = view.size();
+  torch::Tensor batch =
+      torch::empty({static_cast<int64_t>(images.size()), 3, size, size}, torch::kFloat);
+  for (size_t i = 0; i < images.size(); ++i) {
+    const Random random({seed, static_cast<uint64_t>(RandomUse::kReplayView), key, i});
+    view.apply(images[i], random, batch[static_cast<int64_t>(i)].data_ptr<float>());
+  }
+  return batch.to(device);
+}
+
+}  // namespace
+
+TaskImages::TaskImages(const Dataset& train, Transform train_view, Transform test_view,
+                       Options options, torch::Device device)
+    : train_(train),
+      train_view_(train_view),
+      test_view_(test_view),
+      options_(options),
+      device_(device),
+      mine_(static_cast<size_t>(train.size()), false) {}
+
+void TaskImages::set_task(const Task& task) {
+  mine_.assign(mine_.size(), false);
+  for (const Sample& sample : task.train) mine_[static_cast<size_t>(sample.index)] = true;
+}
+
+Image TaskImages::image(int64_t index) const {
+  if (!mine_.at(static_cast<size_t>(index))) {
+    throw std::logic_error("a method asked for training image " + std::to_string(index) +
+                           ", which is not of the task in hand");
+  }
+  return train_.image(index);
+}
+
+void TaskImages::each_batch(const std::vector<Sample>& samples,
+                            const std::function<void(const Batch&)>& visit) const {
+  for (const Sample& sample : samples) {
+    if (!mine_.at(static_cast<size_t>(sample.index))) {
+      throw std::logic_error("a method asked for images that are not of the task in hand");
+    }
+  }
+  if (samples.empty()) return;
+  Loader::Options options;
+  options.batch_size = options_.batch_size;
+  options.workers = options_.workers;
+  Loader loader(train_, samples, test_view_, options);
+  Batch batch;
+  while (loader.next(batch)) {
+    visit({batch.images.to(device_), batch.labels.to(device_), batch.indices});
+  }
+}
+
+torch::Tensor TaskImages::augment(const std::vector<Image>& images, uint64_t key) const {
+  return apply(train_view_, images, static_cast<uint64_t>(options_.seed), key, device_);
+}
+
+torch::Tensor TaskImages::prepare(const std::vector<Image>& images) const {
+  return apply(test_view_, images, 0, 0, device_);
+}
+
+}  // namespace rep

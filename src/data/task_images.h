@@ -1,0 +1,54 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "data/augment.h"
+#include "data/dataset.h"
+#include "data/loader.h"
+#include "data/stream.h"
+
+namespace rep {
+
+/// The training images of the task in hand, for what a method does with them outside of the loop's
+/// batches: statistics, buffers, generators. Images of any other task are refused, so that no
+/// method can look back at what it did not store.
+class TaskImages {
+ public:
+  struct Options {
+    int64_t batch_size = 64;  // of each_batch
+    int64_t workers = 1;
+    int64_t seed = 42;
+  };
+  /// `train_view` is random, `test_view` the fixed view of statistics.
+  TaskImages(const Dataset& train, Transform train_view, Transform test_view, Options options,
+             torch::Device device);
+
+  /// The task in hand from now on.
+  void set_task(const Task& task);
+
+  /// All training images of the stream: positions at and behind it are a method's own.
+  int64_t size() const { return train_.size(); }
+  /// An image as stored.
+  Image image(int64_t index) const;
+  /// `visit`s the samples in their order, a batch at a time, in the fixed view.
+  void each_batch(const std::vector<Sample>& samples,
+                  const std::function<void(const Batch&)>& visit) const;
+  /// Pictures of a method's own in random views, as a batch [B, 3, S, S]; the views are a function
+  /// of the run's seed and `key`.
+  torch::Tensor augment(const std::vector<Image>& images, uint64_t key) const;
+  /// The same pictures in the fixed view.
+  torch::Tensor prepare(const std::vector<Image>& images) const;
+
+ private:
+  const Dataset& train_;
+  Transform train_view_, test_view_;
+  Options options_;
+  torch::Device device_;
+  std::vector<bool> mine_;  // [train_.size()]: of the task in hand
+};
+
+}  // namespace rep

@@ -1,0 +1,50 @@
+#include "methods/replay.h"
+
+#include <torch/torch.h>
+
+namespace rep {
+
+std::pair<Batch, std::vector<int64_t>> ReplayMethod::replay(const Batch& current) {
+  const auto key = static_cast<uint64_t>(draws_++);
+  const std::vector<int64_t> slots =
+      buffer_.draw(replay_batch_ > 0 ? replay_batch_ : current.size(), key);
+  if (slots.empty()) return {};
+  std::vector<Image> pictures;
+  std::vector<int64_t> labels, indices;
+  for (const int64_t slot : slots) {
+    pictures.push_back(buffer_.image(slot));
+    labels.push_back(buffer_.item(slot).label);
+    indices.push_back(buffer_.item(slot).index);
+  }
+  Batch batch;
+  batch.images = images_.augment(pictures, key);
+  batch.labels = torch::tensor(labels, torch::kLong).to(current.labels.device());
+  batch.indices = torch::tensor(indices, torch::kLong);
+  return {batch, slots};
+}
+
+void ReplayMethod::store(const Batch& current, const torch::Tensor& notes) {
+  fresh_ = current;
+  notes_ = notes;
+}
+
+void ReplayMethod::after_step() {
+  const torch::Tensor labels = fresh_.labels.cpu();
+  for (int64_t i = 0; i < fresh_.size() && to_store_ > 0; ++i, --to_store_) {
+    const int64_t index = fresh_.indices[i].item<int64_t>();
+    buffer_.offer(labels[i].item<int64_t>(), index,
+                  notes_.defined() ? notes_[i] : torch::Tensor(),
+                  [&] { return images_.image(index); });
+  }
+  fresh_ = {};
+  notes_.reset();
+}
+
+void ReplayMethod::state(State& s) {
+  HeadMethod::state(s);
+  s.scope("buffer", [&](State& inner) { buffer_.state(inner); });
+  s("draws", draws_);
+  s("to_store", to_store_);
+}
+
+}  // namespace rep

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <utility>
+
+#include "methods/head_methods.h"
+#include "methods/replay_buffer.h"
+
+namespace rep {
+
+struct ReplayOptions : NetworkOptions, BufferOptions {
+  ReplayOptions() { logits = "all"; }  // as Mammoth trains: over all classes of the stream
+  int64_t replay_batch = 0;            // images from the buffer a step and draw; 0: as many as the
+                                       // task's own
+  template <class Visitor>
+  void replay_fields(Visitor&& visit) {
+    network_fields(visit);
+    buffer_fields(visit, {"reservoir", "class_balanced"});
+    visit("replay_batch", replay_batch, at_least(0));
+  }
+};
+
+/// What er, der and derpp share: a buffer that is filled as images come by for the first time, and
+/// random batches from it, in views of their own.
+class ReplayMethod : public HeadMethod {
+ public:
+  ReplayMethod(const MethodContext& context, const ReplayOptions& options)
+      : HeadMethod(context, options),
+        images_(context.images),
+        buffer_(options, context.seed),
+        replay_batch_(options.replay_batch) {}
+
+  void begin_task(const Task& task) override {
+    HeadMethod::begin_task(task);
+    to_store_ = static_cast<int64_t>(task.train.size());
+  }
+  void after_step() override;
+  void state(State& s) override;
+
+ protected:
+  /// A batch from the buffer, and the slots that it came from; empty while the buffer is.
+  std::pair<Batch, std::vector<int64_t>> replay(const Batch& current);
+  /// Remembers the batch (and a note a row, [B, ...] or undefined) to be stored after the step. An
+  /// image is offered the first time that it comes by, not once an epoch.
+  void store(const Batch& current, const torch::Tensor& notes = {});
+
+  const TaskImages& images_;
+  ReplayBuffer buffer_;
+
+ private:
+  int64_t replay_batch_;
+  int64_t draws_ = 0;     // so far, of the whole run: the key of the next
+  int64_t to_store_ = 0;  // images of the task that have not come by
+  Batch fresh_;           // to be offered after this step
+  torch::Tensor notes_;
+};
+
+}  // namespace rep

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <torch/torch.h>
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+namespace rep {
+
+/// A bottleneck beside a block's MLP: x + mlp(norm2(x)) + scale up(relu(down(x))) (AdaptFormer,
+/// Chen et al. 2205.13535).
+struct Adapter {
+  torch::Tensor down_weight, down_bias;  // [r, D], [r]
+  torch::Tensor up_weight, up_bias;      // [D, r], [D]
+  double scale = 0.1;
+};
+
+/// Everything that may differ between two passes of one frozen ViT.
+struct ForwardPlan {
+  torch::Tensor prompts;                // [B, L, D] put between [CLS] and the image tokens (L2P)
+  std::vector<torch::Tensor> prefixes;  // per block, keys and values [B, 2, L, D] before its own
+                                        // (DualPrompt, CODA-Prompt); empty, or undefined in places
+  /// A prefix that depends on the block's own input x [B, N, D] (ConvPrompt); asked for the blocks
+  /// that run, in their order, where `prefixes` has none.
+  std::function<torch::Tensor(const torch::Tensor& x, int64_t block)> make_prefix;
+  std::vector<Adapter> adapters;        // per block; empty: none
+  std::vector<int64_t> merge;           // per block, image tokens merged away between attention and
+                                        // MLP; [CLS] and prompts never are; empty: none
+  std::vector<bool> skip;               // per block: identity; empty: none
+  bool proportional_attention = false;  // attention logits + log(size of the key's token)
+  bool size_weighted = true;            // merged token = size-weighted mean
+
+  bool skips(int64_t block) const { return !skip.empty() && skip[static_cast<size_t>(block)]; }
+  int64_t merges(int64_t block) const {
+    return merge.empty() ? 0 : merge[static_cast<size_t>(block)];
+  }
+};
+
+/// What turns images into features.
+class Backbone : public torch::nn::Module {
+ public:
+  /// images [B, 3, S, S] -> [B, D]. A model without blocks of tokens refuses a plan that merges,
+  /// skips or prompts by never being given one (nn/efficiency.h).
+  virtual torch::Tensor features(const torch::Tensor& images, const ForwardPlan& plan) = 0;
+  torch::Tensor features(const torch::Tensor& images) { return features(images, ForwardPlan{}); }
+  virtual int64_t feature_dim() const = 0;
+  virtual int64_t image_size() const = 0;
+  /// No gradients for anything, or only for the last `blocks` blocks and what comes after them
+  /// (blocks == depth(): everything).
+  virtual void train_last_blocks(int64_t blocks) = 0;
+  virtual int64_t depth() const = 0;
+};
+
+}  // namespace rep
