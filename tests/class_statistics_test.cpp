@@ -256,9 +256,12 @@ TEST(Ranpac, RaisesLambdaWhereTheSystemIsSingular) {
   EXPECT_GT(lambda, 1e-17);
   EXPECT_LT(lambda, 1e-12);
   EXPECT_TRUE(ridge.weight().isfinite().all().item<bool>());
+}
 
-  ridge.add(torch::full({1, 2}, std::numeric_limits<float>::quiet_NaN()), labels_of({0}));
-  EXPECT_THROW(ridge.solve(1), Error);
+TEST(Ranpac, RefusesFeaturesThatAreNotNumbers) {
+  RidgeClassifier ridge(2, 2, torch::kCPU);
+  const Tensor nan = torch::full({1, 2}, std::numeric_limits<float>::quiet_NaN());
+  EXPECT_THROW(ridge.add(nan, labels_of({0})), Error);
 }
 
 // The one eigendecomposition against a solution for every lambda; `features` below and above the
@@ -268,7 +271,7 @@ TEST(Ranpac, TheScanOfLambdasEqualsDirectSolutions) {
   EXPECT_DOUBLE_EQ(ridge_candidates().front(), 1e-8);
   EXPECT_DOUBLE_EQ(ridge_candidates().back(), 1e8);
   const Tensor targets = one_hot(kOrder, 4);
-  for (const int64_t features : {6, 12, 2500}) {
+  for (const int64_t features : {6, 12, 1100}) {
     const Tensor fit = random_tensor({12, features}, 23).relu(),
                  validation = random_tensor({5, features}, 24).relu();
     const Tensor validation_targets = one_hot({0, 1, 3, 3, 1}, 4);
@@ -385,6 +388,7 @@ struct Lab {
   }
   void step(size_t t, int64_t steps) {
     for (int64_t i = 0; i < steps; ++i) {
+      efficiency->set_time({31, static_cast<int64_t>(t), i, iteration++});
       optimizer->zero_grad();
       method->loss(batch(t)).backward();
       method->after_backward();
@@ -438,6 +442,7 @@ struct Lab {
   std::unique_ptr<Method> method;
   std::unique_ptr<Optimizer> optimizer;
   std::vector<Task> tasks;
+  int64_t iteration = 0;
 };
 
 TEST(Ncm, KeepsTheMeansOfAllClassesAndComparesCosines) {
@@ -536,6 +541,36 @@ TEST(Ranpac, ProjectsWithoutAdaptersToo) {
   EXPECT_GE(gram.min().item<double>(), 0);  // of ReLUs
   EXPECT_GT(lab.predict(0).narrow(1, 0, 2).argmax(1).eq(lab.batch(0).labels).sum().item<int64_t>(),
             7);
+}
+
+EfficiencyConfig merging_and_dropping() {
+  EfficiencyConfig config;
+  config.token_merging.kind = "atom";
+  config.token_merging.n = 4;
+  config.layer_dropping.kind = "random";
+  config.layer_dropping.keep = 0.5;
+  return config;
+}
+
+TEST(Ranpac, MergesAndDropsInTheFirstTasksStepsOnly) {
+  Lab lab("{name: ranpac, projection: 20}", 0, merging_and_dropping());
+  lab.learn(0, 3);
+  lab.learn(1);
+  const StepLog& log = lab.efficiency->log();
+  EXPECT_EQ(log.steps, 3);
+  EXPECT_LT(log.tokens[5], 3 * 65);
+  EXPECT_TRUE(lab.predict(0).isfinite().all().item<bool>());
+}
+
+TEST(Slca, MergesAndDropsInItsStepsOnly) {
+  Lab lab("{name: slca, alignment_samples: 8}", 6, merging_and_dropping());
+  lab.learn(0, 3);
+  lab.learn(1, 3);
+  const StepLog& log = lab.efficiency->log();
+  EXPECT_EQ(log.steps, 6);
+  EXPECT_LT(log.tokens[5], 6 * 65);
+  expect_close(lab.carried("gaussian_mean")[3],
+               lab.features(1).narrow(0, kPerClass, kPerClass).mean(0));
 }
 
 TEST(Slca, HeadsAreAlignedForTestingOnly) {

@@ -27,6 +27,24 @@ class ChannelMeans final : public Backbone {
   int64_t depth() const override { return 0; }
 };
 
+// The same, scaled and through batch norm, and training.
+class TrainedMeans final : public Backbone {
+ public:
+  TrainedMeans() {
+    scale = register_parameter("scale", torch::tensor({1.5, -1.0, 0.5}, torch::kFloat));
+    norm = register_module("norm", torch::nn::BatchNorm1d(kFeatures));
+  }
+  Tensor features(const Tensor& images, const ForwardPlan&) override {
+    return norm(images.flatten(2).mean(2) * scale);
+  }
+  int64_t feature_dim() const override { return kFeatures; }
+  int64_t image_size() const override { return kSize; }
+  void train_last_blocks(int64_t) override {}
+  int64_t depth() const override { return 0; }
+  Tensor scale;
+  torch::nn::BatchNorm1d norm{nullptr};
+};
+
 class Noise final : public Dataset {
  public:
   Noise() {
@@ -67,15 +85,16 @@ Task make_task(int64_t index) {
 
 struct Subject {
   // `options`: YAML of the method's section.
-  explicit Subject(const std::string& options)
+  explicit Subject(const std::string& options,
+                   std::shared_ptr<Backbone> features_from = std::make_shared<ChannelMeans>())
       : view("none", kSize, {}, true),
         images(data, view, view, TaskImages::Options{}, torch::Device(torch::kCPU)) {
     torch::manual_seed(11);
     const YAML::Node node = YAML::Load(options);
     section = {node["name"].as<std::string>(), node, "test", {}};
-    backbone = std::make_shared<ChannelMeans>();
-    efficiency = std::make_unique<Efficiency>(EfficiencyConfig{}, backbone,
-                                              VisionTransformer{nullptr}, 5);
+    backbone = std::move(features_from);
+    efficiency =
+        std::make_unique<Efficiency>(EfficiencyConfig{}, backbone, VisionTransformer{nullptr}, 5);
     method = Registry<MethodKind>::get()
                  .at(section.name)
                  .value.make({section, backbone, *efficiency, images, kClasses, 2, 5,
@@ -113,7 +132,7 @@ struct Subject {
     loader.next(loaded);
     return {loaded.images.clone(), loaded.labels.clone(), loaded.indices.clone()};
   }
-  Tensor features() const { return backbone->Backbone::features(batch.images); }
+  Tensor features() const { return backbone->features(batch.images, {}); }
   // A copy of what the method keeps under that name.
   Tensor kept(const std::string& name) const {
     State saved;
@@ -124,13 +143,13 @@ struct Subject {
     ADD_FAILURE() << "the method keeps nothing named " << name;
     return {};
   }
-  static constexpr double kLr = 0.5, kClip = 0.2;  // gradients here are longer than that
+  static constexpr double kLr = 5, kClip = 0.02;  // gradients here are longer than that
 
   Noise data;
   Transform view;
   TaskImages images;
   Section section;
-  std::shared_ptr<ChannelMeans> backbone;
+  std::shared_ptr<Backbone> backbone;
   std::unique_ptr<Efficiency> efficiency;
   std::unique_ptr<Method> method;
   std::unique_ptr<Optimizer> optimizer;
@@ -162,8 +181,8 @@ TEST(QuadraticPenalty, OfSeveralTasksIsTheSumOfTheirPenalties) {
     Tensors importance, at;
     for (size_t i = 0; i < x.size(); ++i) {
       importance.push_back(make().square());
-      importance.back()[0][0] = 0;        // in no task
-      importance.back()[1][task] = 0;     // not in this one
+      importance.back()[0][0] = 0;     // in no task
+      importance.back()[1][task] = 0;  // not in this one
       at.push_back(make());
       sum = sum + (importance[i] * (x[i] - at[i]).square()).sum();
     }
@@ -253,8 +272,8 @@ TEST(Ewc, LossAndGradientAreTheFormula) {
   for (const auto& parameter : subject.method->parameters()) {
     theta.push_back(parameter.detach().clone().set_requires_grad(true));
   }
-  Tensor expected = cross_entropy(torch::mm(subject.features(), theta[0].t()) + theta[1],
-                                  subject.batch.labels);
+  Tensor expected =
+      cross_entropy(torch::mm(subject.features(), theta[0].t()) + theta[1], subject.batch.labels);
   for (size_t i = 0; i < 2; ++i) {
     expected = expected + 7.0 / 2 * (fisher[i] * (theta[i] - star[i]).square()).sum();
   }
@@ -280,13 +299,38 @@ TEST(Ewc, OnlineForgetsByGammaAndStandsAtTheLastTask) {
       4 * 0.25 *
       ((subject.kept("importance.0") * (star_theta[0] - subject.kept("anchor.0")).square()).sum() +
        (before * (star_theta[1] - star).square()).sum());
-  EXPECT_NEAR(subject.method->loss(subject.batch).item<double>(), ce + penalty.item<double>(), 1e-6);
+  EXPECT_NEAR(subject.method->loss(subject.batch).item<double>(), ce + penalty.item<double>(),
+              1e-6);
 
   subject.method->end_task(subject.task);
   const auto fisher = closed_form_fisher(subject.kept("head.weight"), subject.kept("head.bias"),
                                          subject.features());
   EXPECT_TRUE(close(subject.kept("importance.1"), 0.25 * before + fisher.second));
   EXPECT_TRUE(subject.kept("anchor.1").equal(subject.kept("head.bias")));
+}
+
+TEST(Ewc, FisherOfATrainedBackboneIsTakenInEvaluationMode) {
+  const auto backbone = std::make_shared<TrainedMeans>();
+  Subject subject("{name: ewc, fisher: empirical}", backbone);
+  subject.begin(0);
+  subject.step();
+  const Tensor mean = backbone->norm->running_mean.clone();
+  EXPECT_GT(mean.abs().sum().item<double>(), 0);
+  subject.method->end_task(subject.task);
+  EXPECT_TRUE(backbone->norm->running_mean.equal(mean));
+
+  // parameters(): the classifier's two, then the backbone's.
+  EXPECT_TRUE(subject.method->parameters()[2].is_same(backbone->scale));
+  backbone->eval();
+  Tensor expected = torch::zeros({kFeatures});
+  const int64_t n = subject.batch.size();
+  for (int64_t i = 0; i < n; ++i) {
+    const Tensor x = backbone->features(subject.batch.images.narrow(0, i, 1), {});
+    const Tensor logits = torch::mm(x, subject.kept("head.weight").t()) + subject.kept("head.bias");
+    const Tensor nll = cross_entropy(logits.narrow(1, 0, 3), subject.batch.labels.narrow(0, i, 1));
+    expected += torch::autograd::grad({nll}, {backbone->scale})[0].square() / n;
+  }
+  EXPECT_TRUE(close(subject.kept("importance.2"), expected));
 }
 
 // ---- SI ----
@@ -297,8 +341,7 @@ Tensors walk(Tensors& theta, const Tensor& x, const Tensor& labels, int64_t seen
              const Tensors& omega, const Tensors& star) {
   Tensors path{torch::zeros_like(theta[0]), torch::zeros_like(theta[1])};
   for (int step = 0; step < 2; ++step) {
-    const Tensor p =
-        torch::softmax((torch::mm(x, theta[0].t()) + theta[1]).narrow(1, 0, seen), 1);
+    const Tensor p = torch::softmax((torch::mm(x, theta[0].t()) + theta[1]).narrow(1, 0, seen), 1);
     const Tensor error = torch::zeros({x.size(0), kClasses});
     error.narrow(1, 0, seen).copy_((p - torch::one_hot(labels, seen)) / x.size(0));
     const Tensors task{torch::mm(error.t(), x), error.sum(0)};
@@ -310,6 +353,10 @@ Tensors walk(Tensors& theta, const Tensor& x, const Tensor& labels, int64_t seen
     }
     const double factor = Subject::kClip / (squares.sqrt().item<double>() + 1e-6);
     EXPECT_LT(factor, 1) << "the test is about gradients that are clipped";
+    if (step == 1 && omega[1].sum().item<double>() > 0) {
+      EXPECT_GT((all[1] - task[1]).abs().max().item<double>(), 1e-3)
+          << "and have a penalty in them";
+    }
     for (size_t i = 0; i < 2; ++i) {
       const Tensor change = -Subject::kLr * factor * all[i];
       theta[i] = theta[i] + change;
@@ -328,11 +375,10 @@ TEST(Si, ImportanceIsThePathIntegralOfTheTasksOwnLoss) {
     const Tensors star = theta;
     subject.learn(task, 2);
     const Tensors path = walk(theta, subject.features(), subject.batch.labels, task == 0 ? 3 : 5,
-                              task == 0 ? 0 : 3, omega, star);
+                              /*c=*/3, omega, star);
     for (size_t i = 0; i < 2; ++i) {
       const std::string name = std::to_string(i);
-      omega[i] =
-          torch::relu(omega[i] + path[i] / ((theta[i] - star[i]).square() + 0.01));
+      omega[i] = torch::relu(omega[i] + path[i] / ((theta[i] - star[i]).square() + 0.01));
       EXPECT_TRUE(close(subject.kept("path_integral." + name), path[i], 1e-7)) << task;
       EXPECT_TRUE(close(subject.kept("importance." + name), omega[i], 1e-6)) << task;
       EXPECT_TRUE(close(subject.kept("anchor." + name), theta[i])) << task;
@@ -347,8 +393,8 @@ TEST(Si, LossIsTheFormula) {
   subject.begin(1);
   subject.step();
   const Tensors theta{subject.kept("head.weight"), subject.kept("head.bias")};
-  Tensor expected = cross_entropy(torch::mm(subject.features(), theta[0].t()) + theta[1],
-                                  subject.batch.labels);
+  Tensor expected =
+      cross_entropy(torch::mm(subject.features(), theta[0].t()) + theta[1], subject.batch.labels);
   for (size_t i = 0; i < 2; ++i) {
     const std::string name = std::to_string(i);
     expected = expected + 3 * (subject.kept("importance." + name) *
@@ -383,9 +429,9 @@ TEST(Distillation, ValueAndGradient) {
   // (q - p) / T
   EXPECT_TRUE(student.grad().allclose(torch::tensor({{0.125, -0.125}}, torch::kDouble)));
   // The mean over the batch: a row twice is as good as once.
-  EXPECT_NEAR(distillation(torch::zeros({2, 2}, torch::kDouble), teacher.expand({2, 2}), 2)
-                  .item<double>(),
-              std::log(2.0), 1e-12);
+  EXPECT_NEAR(
+      distillation(torch::zeros({2, 2}, torch::kDouble), teacher.expand({2, 2}), 2).item<double>(),
+      std::log(2.0), 1e-12);
 }
 
 TEST(Lwf, LossAndGradientAreTheFormula) {
@@ -423,6 +469,38 @@ TEST(Lwf, FirstTaskIsPlainTraining) {
       torch::mm(subject.features(), subject.kept("head.weight").t()) + subject.kept("head.bias");
   EXPECT_NEAR(subject.method->loss(subject.batch).item<double>(),
               cross_entropy(logits.narrow(1, 0, 3), subject.batch.labels).item<double>(), 1e-6);
+}
+
+TEST(Lwf, TheTeacherOfATrainedBackboneIsInEvaluationModeAndStaysAsItWas) {
+  const auto backbone = std::make_shared<TrainedMeans>();
+  Subject subject("{name: lwf}", backbone);
+  subject.learn(0);
+  backbone->eval();
+  const Tensor weight = subject.kept("head.weight"), bias = subject.kept("head.bias");
+  const Tensor old =
+      (torch::mm(backbone->features(subject.batch_of(1).images, {}), weight.t()) + bias)
+          .narrow(1, 0, 3)
+          .detach();
+  subject.begin(1);
+  subject.step();
+  subject.step();
+
+  const Tensor mean = backbone->norm->running_mean.clone();
+  const Tensor loss = subject.method->loss(subject.batch);
+  loss.backward();
+  EXPECT_TRUE(backbone->scale.grad().defined());
+  const Tensor once = backbone->norm->running_mean.clone();  // moved by the network's own pass only
+  backbone->norm->running_mean.copy_(mean);
+  backbone->train();
+  const Tensor logits =
+      torch::mm(subject.features(), subject.kept("head.weight").t()) + subject.kept("head.bias");
+  EXPECT_TRUE(backbone->norm->running_mean.equal(once));
+  const Tensor expected =
+      cross_entropy(logits, subject.batch.labels) -
+      (torch::softmax(old / 2, 1) * torch::log_softmax(logits.narrow(1, 0, 3) / 2, 1))
+          .sum(1)
+          .mean();
+  EXPECT_NEAR(loss.item<double>(), expected.item<double>(), 1e-5);
 }
 
 // ---- PNN ----
@@ -473,8 +551,8 @@ TEST(Pnn, LateralSumsAreTheFormula) {
   const Tensor a1 = torch::relu(own(0, "first", x)), a2 = torch::relu(own(0, "second", a1));
   const Tensor b1 = torch::relu(own(1, "first", x));
   const Tensor b2 = torch::relu(own(1, "second", b1) + lateral("second", a1));
-  const Tensor logits = torch::cat(
-      {own(0, "output", a2), own(1, "output", b2) + lateral("output", a2)}, 1);
+  const Tensor logits =
+      torch::cat({own(0, "output", a2), own(1, "output", b2) + lateral("output", a2)}, 1);
 
   torch::NoGradGuard no_grad;
   EXPECT_TRUE(close(subject.method->predict(subject.batch), logits, 1e-5));
@@ -503,8 +581,7 @@ TEST(Pnn, ALaterTaskChangesNoBitOfAnEarlierColumn) {
     EXPECT_TRUE(before[i].second.equal(after[i].second)) << before[i].first;
   }
   torch::NoGradGuard no_grad;
-  EXPECT_TRUE(
-      subject.method->predict(old).narrow(1, 0, 3).equal(logits.narrow(1, 0, 3)));
+  EXPECT_TRUE(subject.method->predict(old).narrow(1, 0, 3).equal(logits.narrow(1, 0, 3)));
 }
 
 TEST(Pnn, OnlyTheNewColumnTrains) {
@@ -525,22 +602,10 @@ TEST(Pnn, OnlyTheNewColumnTrains) {
 }
 
 TEST(Pnn, WantsAFrozenBackbone) {
-  class Trained final : public Backbone {
-   public:
-    Trained() { weight_ = register_parameter("weight", torch::ones({1})); }
-    Tensor features(const Tensor& images, const ForwardPlan&) override { return images * weight_; }
-    int64_t feature_dim() const override { return kFeatures; }
-    int64_t image_size() const override { return kSize; }
-    void train_last_blocks(int64_t) override {}
-    int64_t depth() const override { return 0; }
-
-   private:
-    Tensor weight_;
-  };
   Subject subject("{name: pnn}");
   const auto make = [&] {
     Registry<MethodKind>::get().at("pnn").value.make(
-        {subject.section, std::make_shared<Trained>(), *subject.efficiency, subject.images,
+        {subject.section, std::make_shared<TrainedMeans>(), *subject.efficiency, subject.images,
          kClasses, 2, 5, torch::Device(torch::kCPU), ""});
   };
   EXPECT_THROW(make(), Error);

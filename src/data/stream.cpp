@@ -45,6 +45,54 @@ std::vector<int64_t> numpy_shuffled(int64_t num_classes, uint32_t seed) {
   return order;
 }
 
+/// The state that Python's random.seed(n) gives its Mersenne Twister (init_by_array of one key).
+struct PythonSeed {
+  uint32_t key;
+  using result_type = uint32_t;
+  template <class Iterator>
+  void generate(Iterator first, Iterator last) const {
+    const auto size = static_cast<size_t>(last - first);
+    std::vector<uint32_t> x(size);
+    x[0] = 19650218U;
+    for (size_t i = 1; i < size; ++i) {
+      x[i] = 1812433253U * (x[i - 1] ^ (x[i - 1] >> 30)) + static_cast<uint32_t>(i);
+    }
+    size_t i = 1;
+    const auto advance = [&] {
+      if (++i < size) return;
+      x[0] = x[size - 1];
+      i = 1;
+    };
+    for (size_t k = 0; k < size; ++k) {
+      x[i] = (x[i] ^ ((x[i - 1] ^ (x[i - 1] >> 30)) * 1664525U)) + key;
+      advance();
+    }
+    for (size_t k = 0; k + 1 < size; ++k) {
+      x[i] = (x[i] ^ ((x[i - 1] ^ (x[i - 1] >> 30)) * 1566083941U)) - static_cast<uint32_t>(i);
+      advance();
+    }
+    x[0] = 0x80000000U;
+    std::copy(x.begin(), x.end(), first);
+  }
+};
+
+/// random.seed(seed); random.shuffle(list(range(n))) in Python 3: Stream-51's class orders.
+std::vector<int64_t> python_shuffled(int64_t num_classes, uint32_t seed) {
+  std::vector<int64_t> order = natural_order(num_classes);
+  PythonSeed sequence{seed};
+  std::mt19937 generator(sequence);
+  for (size_t i = order.size(); i-- > 1;) {
+    int bits = 0;
+    while ((i + 1) >> bits) ++bits;
+    size_t j = 0;
+    do {
+      j = static_cast<uint32_t>(generator()) >> (32 - bits);
+    } while (j > i);
+    std::swap(order[i], order[j]);
+  }
+  return order;
+}
+
 /// The whole of `text` as a number; none when it is anything else.
 template <class T>
 std::optional<T> parse_number(const std::string& text) {
@@ -57,7 +105,7 @@ std::optional<T> parse_number(const std::string& text) {
 std::vector<int64_t> read_class_order(const std::string& path) {
   if (!std::filesystem::is_regular_file(path)) {
     throw Error("class_order: '" + path +
-                "' is neither natural, seed, a number below 2^32, a list, nor a file");
+                "' is neither natural, seed, a number below 2^32, python:NUMBER, a list, nor a file");
   }
   std::vector<int64_t> order;
   std::istringstream words(read_file(path, 1 << 20));
@@ -81,6 +129,12 @@ std::vector<int64_t> order_by_word(const std::string& word, int64_t num_classes,
     return order;
   }
   if (const auto number = parse_number<uint32_t>(word)) return numpy_shuffled(num_classes, *number);
+  const std::string python = "python:";
+  if (word.rfind(python, 0) == 0) {
+    if (const auto number = parse_number<uint32_t>(word.substr(python.size()))) {
+      return python_shuffled(num_classes, *number);
+    }
+  }
   return read_class_order(word);
 }
 

@@ -9,8 +9,7 @@ namespace rep {
 /// by T^2.
 inline torch::Tensor distillation(const torch::Tensor& student, const torch::Tensor& teacher,
                                   double temperature) {
-  return -(torch::softmax(teacher / temperature, 1) *
-           torch::log_softmax(student / temperature, 1))
+  return -(torch::softmax(teacher / temperature, 1) * torch::log_softmax(student / temperature, 1))
               .sum(1)
               .mean();
 }

@@ -12,8 +12,8 @@
 // takes the true label, which has not, and is what many codes call Fisher (Kunstner et al., arXiv
 // 1905.12558). The default follows van de Ven, arXiv 2502.11756, who compares them: exact, if need
 // be of 500 images only, comes before approximating the labels.
-// Gradients are taken image by image: squares of mini-batches' mean gradients shrink with the batch.
-// The network is in evaluation mode, so that batch norm's running statistics stay put.
+// Gradients are taken image by image: squares of mini-batches' mean gradients shrink with the
+// batch. The network is in evaluation mode, so that batch norm's running statistics stay put.
 // Differs from GMvandeVen/continual-learning, whose lambda for class-incremental CIFAR-100 this is:
 // 500 images of a task, not all, and their sum is divided by their number (there: by one less).
 #include <torch/torch.h>
@@ -98,12 +98,14 @@ class Ewc final : public HeadMethod {
     images_.each_batch(samples, [&](const Batch& batch) {
       const Network::Input input = network_.fixed_input(batch);
       torch::Tensor draws;  // [B]
-      if (options_.fisher == "sampled") draws = torch::rand({batch.size()}).to(batch.labels.device());
+      if (options_.fisher == "sampled")
+        draws = torch::rand({batch.size()}).to(batch.labels.device());
       for (int64_t i = 0; i < batch.size(); ++i) {
         const torch::Tensor log_p =  // [classes in training]
-            torch::log_softmax(network_.logits({input.x.narrow(0, i, 1), input.plan, false})[0]
-                                   .narrow(0, trained_.first, trained_.size()),
-                               0);
+            torch::log_softmax(
+                network_.logits({input.x.narrow(0, i, 1), input.plan, false})[0].narrow(
+                    0, trained_.first, trained_.size()),
+                0);
         if (options_.fisher == "exact") {
           for (int64_t c = 0; c < log_p.size(0); ++c) {
             add_square(log_p[c], log_p[c].detach().exp(), c + 1 < log_p.size(0), sum);

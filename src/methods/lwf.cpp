@@ -50,8 +50,7 @@ class Lwf final : public HeadMethod {
     const torch::Tensor logits = network_.logits(input);
     const torch::Tensor task_loss = cross_entropy(logits, batch);
     if (old_classes_ == 0) return task_loss;
-    return task_loss +
-           options_.alpha * distillation(old_logits(logits), old, options_.temperature);
+    return task_loss + options_.alpha * distillation(old_logits(logits), old, options_.temperature);
   }
 
   void end_task(const Task&) override {

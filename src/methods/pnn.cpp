@@ -205,9 +205,9 @@ class Pnn final : public Method {
   std::vector<PnnColumn> columns_;  // one per task; the last one trains
 };
 
-const Registered<MethodKind> kPnn{"pnn",
-                                  "Rusu et al. 2016, Progressive Neural Networks (arXiv 1606.04671)",
-                                  method_kind<Pnn, PnnOptions>()};
+const Registered<MethodKind> kPnn{
+    "pnn", "Rusu et al. 2016, Progressive Neural Networks (arXiv 1606.04671)",
+    method_kind<Pnn, PnnOptions>()};
 
 }  // namespace
 

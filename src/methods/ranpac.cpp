@@ -2,10 +2,10 @@
 // 2307.02251).
 // The idea in three lines: the first task adapts the ViT through small adapters, then everything is
 // frozen; features go through a wide random layer with ReLU; a ridge regression on them needs
-// nothing but two sums over all images, so the order of the tasks leaves no trace. Differs from the
-// published code: no dropout inside the adapters; double precision where it solves; ridge strengths
-// compared on one eigendecomposition; 2,000 random features by default, since state grows with the
-// square of their number and each task's solution with its cube (published: 10,000).
+// nothing but two sums over all images, so earlier tasks weigh as much as later ones. Differs from
+// the published code: no dropout inside the adapters; double precision where it solves; ridge
+// strengths compared on one eigendecomposition; 2,000 random features by default, since state grows
+// with the square of their number and each task's solution with its cube (published: 10,000).
 #include "methods/ranpac.h"
 
 #include <torch/torch.h>
@@ -29,12 +29,16 @@ RidgeClassifier::RidgeClassifier(int64_t dim, int64_t num_classes, torch::Device
       weight_(torch::zeros({dim, num_classes}, device)) {}
 
 void RidgeClassifier::add(const torch::Tensor& features, const torch::Tensor& labels) {
+  if (!features.isfinite().all().item<bool>()) {  // nothing could be solved, now or later
+    throw Error(
+        "method: ranpac's features are not finite numbers; look at backbone.weights, or lower "
+        "train.optimizer.lr of the first task");
+  }
   gram_.addmm_(features.t(), features);
   prototypes_.addmm_(features.t(), torch::one_hot(labels, prototypes_.size(1)).to(torch::kFloat));
 }
 
 double RidgeClassifier::solve(double lambda) {
-  constexpr double kLargest = 1e20;  // no rounding in sums of finite features is as large
   for (;; lambda *= 10) {
     torch::Tensor system = gram_.to(torch::kDouble);
     system.diagonal().add_(lambda);
@@ -43,11 +47,6 @@ double RidgeClassifier::solve(double lambda) {
     if (failed.item<int64_t>() == 0) {
       weight_.copy_(torch::cholesky_solve(prototypes_.to(torch::kDouble), factor));
       return lambda;
-    }
-    if (lambda > kLargest) {
-      throw Error(
-          "method: ranpac's features are not finite numbers; look for what is wrong in "
-          "backbone.weights, or lower train.optimizer.lr of the first task");
     }
   }
 }

@@ -15,11 +15,12 @@ namespace rep {
 class RidgeClassifier {
  public:
   RidgeClassifier(int64_t dim, int64_t num_classes, torch::Device device);
-  /// Features [n, M] and their labels int64 [n] enter the sums.
+  /// Features [n, M] and their labels int64 [n] enter the sums. Throws Error where features
+  /// are not finite.
   void add(const torch::Tensor& features, const torch::Tensor& labels);
   /// W_o for `lambda`, by Cholesky in double precision: G's eigenvalues span more than float's
   /// seven digits. Where rounding in the sums leaves G + lambda I not positive definite, lambda is
-  /// raised tenfold until it is. Returns the lambda taken. Throws Error when none will do.
+  /// raised tenfold until it is. Returns the lambda taken.
   double solve(double lambda);
   /// h W_o, [B, C].
   torch::Tensor logits(const torch::Tensor& features) const;

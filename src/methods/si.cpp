@@ -103,7 +103,7 @@ class Si final : public HeadMethod {
  private:
   SiOptions options_;
   QuadraticPenalty penalty_;
-  std::vector<torch::Tensor> start_, path_;  // of each parameter: theta when the task began, w
+  std::vector<torch::Tensor> start_, path_;       // of each parameter: theta when the task began, w
   std::vector<torch::Tensor> gradient_, before_;  // of the step in hand
 };
 

@@ -1,0 +1,142 @@
+#include "data/image_files.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cctype>
+#include <filesystem>
+#include <sstream>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "core/hash.h"
+
+namespace rep {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool leaves_root(const std::string& path) {
+  const fs::path p(path);
+  if (path.empty() || p.is_absolute()) return true;
+  return std::any_of(p.begin(), p.end(), [](const fs::path& part) { return part == ".."; });
+}
+
+bool is_image(const fs::path& path) {
+  std::string suffix = path.extension().string();
+  std::transform(suffix.begin(), suffix.end(), suffix.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  const auto known = {".jpg", ".jpeg", ".png", ".bmp", ".webp"};
+  return std::find(known.begin(), known.end(), suffix) != known.end();
+}
+
+}  // namespace
+
+ImageFiles::ImageFiles(std::string root, std::vector<ImageFile> files,
+                       std::vector<std::string> class_names, const std::string& where)
+    : root_(std::move(root)), files_(std::move(files)), class_names_(std::move(class_names)) {
+  labels_.reserve(files_.size());
+  for (const ImageFile& file : files_) {
+    if (leaves_root(file.path)) {
+      throw Error(where + ": the path '" + file.path.substr(0, 200) +
+                  "' leads out of the data set's folder; paths are relative to it, without '..'");
+    }
+    if (file.label < 0 || file.label >= num_classes()) {
+      throw Error(where + ": '" + file.path.substr(0, 200) + "' has the label " +
+                  std::to_string(file.label) + ", but there are " + std::to_string(num_classes()) +
+                  " classes");
+    }
+    labels_.push_back(file.label);
+  }
+}
+
+Image ImageFiles::image(int64_t index) const {
+  const ImageFile& file = files_.at(static_cast<size_t>(index));
+  const std::string path = root_ + "/" + file.path;
+  Image image = read_image(path);
+  if (file.crop.height == 0) return image;
+  const Region& crop = file.crop;
+  if (crop.top < 0 || crop.left < 0 || crop.height < 0 || crop.width <= 0 ||
+      crop.height > image.height - crop.top || crop.width > image.width - crop.left) {
+    throw Error(path + " (image " + std::to_string(index) + " of its list): the box " +
+                std::to_string(crop.left) + ", " + std::to_string(crop.top) + ", " +
+                std::to_string(crop.width) + " x " + std::to_string(crop.height) +
+                " does not lie in the picture of " + std::to_string(image.width) + " x " +
+                std::to_string(image.height) + "; fetch the data set again");
+  }
+  return cut_out(image, crop);
+}
+
+std::string ImageFiles::fingerprint() const {
+  Sha256 hash;
+  const auto add = [&](const std::string& text) { hash.update(text.data(), text.size()); };
+  for (const std::string& name : class_names_) add(name + "\n");
+  for (const ImageFile& file : files_) {
+    std::error_code unreadable;
+    const auto bytes = fs::file_size(root_ + "/" + file.path, unreadable);
+    add(file.path + " " + std::to_string(file.label) + " " +
+        (unreadable ? "missing" : std::to_string(bytes)) + " " + std::to_string(file.crop.top) +
+        " " + std::to_string(file.crop.left) + " " + std::to_string(file.crop.height) + " " +
+        std::to_string(file.crop.width) + "\n");
+  }
+  return hash.hex();
+}
+
+std::vector<std::string> image_paths_below(const std::string& folder, const std::string& prefix) {
+  std::vector<std::string> paths;
+  try {
+    for (const auto& entry : fs::recursive_directory_iterator(folder)) {
+      if (!entry.is_regular_file() || !is_image(entry.path())) continue;
+      paths.push_back(prefix + fs::relative(entry.path(), folder).generic_string());
+    }
+  } catch (const fs::filesystem_error& error) {
+    throw Error(folder + ": cannot be read: " + error.code().message());
+  }
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+std::vector<std::string> folders_in(const std::string& folder) {
+  std::vector<std::string> names;
+  std::error_code failed;
+  for (const auto& entry : fs::directory_iterator(folder, failed)) {
+    if (entry.is_directory()) names.push_back(entry.path().filename().string());
+  }
+  if (failed) throw Error(folder + ": cannot be read: " + failed.message());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::vector<ImageFile> read_image_list(const std::string& path, int64_t num_classes) {
+  std::vector<ImageFile> files;
+  std::istringstream lines(read_file(path, size_t{256} << 20));
+  std::string line;
+  for (int64_t number = 1; std::getline(lines, line); ++number) {
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    if (line.empty()) continue;
+    const size_t space = line.rfind(' ');
+    ImageFile file;
+    const char* const end = line.data() + line.size();
+    const char* const digits = space == std::string::npos ? end : line.data() + space + 1;
+    const auto [stop, error] = std::from_chars(digits, end, file.label);
+    if (space == 0 || error != std::errc() || stop != end || file.label < 0 ||
+        file.label >= num_classes) {
+      throw Error(path + ":" + std::to_string(number) + ": '" + line.substr(0, 100) +
+                  "' is not a path and a label from 0 to " + std::to_string(num_classes - 1));
+    }
+    file.path = line.substr(0, space);
+    files.push_back(std::move(file));
+  }
+  return files;
+}
+
+Image cut_out(const Image& image, const Region& region) {
+  Image out = Image::make(region.height, region.width);
+  for (int64_t y = 0; y < region.height; ++y) {
+    const auto* row =
+        image.pixels.data() + ((region.top + y) * image.width + region.left) * 3;
+    std::copy_n(row, region.width * 3, out.pixels.data() + y * region.width * 3);
+  }
+  return out;
+}
+
+}  // namespace rep

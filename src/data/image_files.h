@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "data/dataset.h"
+
+namespace rep {
+
+/// One image of a set that lies in files.
+struct ImageFile {
+  std::string path;  // below the set's root
+  int64_t label = 0;
+  Region crop;       // what of it counts; height 0: all
+};
+
+/// A set whose images are files below one folder, decoded when they are asked for.
+class ImageFiles : public Dataset {
+ public:
+  /// Throws Error when a path leaves the root (it is absolute, or has a ".." in it) or a label has
+  /// no name. `where` names the list in messages.
+  ImageFiles(std::string root, std::vector<ImageFile> files, std::vector<std::string> class_names,
+             const std::string& where);
+  const std::vector<int64_t>& labels() const override { return labels_; }
+  const std::vector<std::string>& class_names() const override { return class_names_; }
+  Image image(int64_t index) const override;
+  /// Of names, labels, crops and file sizes, not of contents.
+  std::string fingerprint() const override;
+
+ private:
+  std::string root_;
+  std::vector<ImageFile> files_;
+  std::vector<int64_t> labels_;
+  std::vector<std::string> class_names_;
+};
+
+/// The image files below `folder` (JPEG, PNG, BMP, WebP by their suffix), sorted by path, as paths
+/// that begin with `prefix`. Throws Error when the folder cannot be read.
+std::vector<std::string> image_paths_below(const std::string& folder, const std::string& prefix);
+
+/// The names of the folders in `folder`, sorted. Throws Error.
+std::vector<std::string> folders_in(const std::string& folder);
+
+/// A list of "path label" lines. Throws Error naming the line.
+std::vector<ImageFile> read_image_list(const std::string& path, int64_t num_classes);
+
+/// `a` cut out of `image`: `region` lies inside.
+Image cut_out(const Image& image, const Region& region);
+
+}  // namespace rep

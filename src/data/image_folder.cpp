@@ -1,0 +1,132 @@
+// Any folder with a folder of images for each class: ROOT/train/<class>/..., ROOT/test/<class>/...;
+// or ROOT/<class>/... alone, of which a fixed share is taken as test images (ImageNet-R,
+// PlantVillage); or two lists of "path label" lines. Tiny-ImageNet's val_annotations.txt is
+// understood.
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <sstream>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "core/random.h"
+#include "data/image_files.h"
+
+namespace rep {
+namespace {
+
+struct ImageFolderOptions : DatasetOptions {
+  std::string train = "train", test = "test";  // folders below root
+  double test_share = 0;        // > 0: root holds the classes, and this share of each is for testing
+  int64_t split_seed = 0;       // draws that share
+  std::string train_list, test_list;  // files of "path label" lines, paths below root
+  template <class Visitor>
+  void fields(Visitor&& visit) {
+    common_fields(visit);
+    visit("train", train);
+    visit("test", test);
+    visit("test_share", test_share, between(0, 0.9));
+    visit("split_seed", split_seed, at_least(0));
+    visit("train_list", train_list);
+    visit("test_list", test_list);
+  }
+};
+
+std::vector<std::string> class_folders(const std::string& folder) {
+  std::vector<std::string> names = std::filesystem::is_directory(folder)
+                                       ? folders_in(folder)
+                                       : std::vector<std::string>{};
+  if (names.empty()) {
+    throw Error(folder +
+                ": not a folder that holds a folder of images for each class; set dataset.root, "
+                "and dataset.train, dataset.test or dataset.test_share to how the images lie");
+  }
+  return names;
+}
+
+// Of a class's sorted images, those of the split: a function of seed, class and their number.
+std::vector<std::string> share_of(std::vector<std::string> paths, const ImageFolderOptions& options,
+                                  Split split, size_t label) {
+  std::vector<size_t> order(paths.size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+  Random({static_cast<uint64_t>(options.split_seed), static_cast<uint64_t>(RandomUse::kSubset),
+          label})
+      .shuffle(order);
+  const auto tests = static_cast<size_t>(options.test_share * static_cast<double>(paths.size()));
+  std::vector<std::string> mine;
+  for (size_t i = 0; i < order.size(); ++i) {
+    if ((i < tests) == (split == Split::kTest)) mine.push_back(std::move(paths[order[i]]));
+  }
+  std::sort(mine.begin(), mine.end());
+  return mine;
+}
+
+// Tiny-ImageNet's validation images lie in one folder, with a table "file <tab> class <tab> box".
+std::vector<ImageFile> annotated(const std::string& root, const std::string& folder,
+                                 const std::vector<std::string>& classes) {
+  const std::string table = root + "/" + folder + "/val_annotations.txt";
+  std::map<std::string, int64_t> label_of;
+  for (const std::string& name : classes) {
+    label_of.emplace(name, static_cast<int64_t>(label_of.size()));
+  }
+  std::vector<ImageFile> files;
+  std::istringstream lines(read_file(table, size_t{64} << 20));
+  std::string line;
+  for (int64_t number = 1; std::getline(lines, line); ++number) {
+    std::istringstream words(line);
+    std::string file, name;
+    words >> file >> name;
+    const auto found = label_of.find(name);
+    if (found == label_of.end()) {
+      throw Error(table + ":" + std::to_string(number) + ": '" + name.substr(0, 100) +
+                  "' is no class of the training folder");
+    }
+    files.push_back({folder + "/images/" + file, found->second, {}});
+  }
+  return files;
+}
+
+std::unique_ptr<Dataset> open(const ImageFolderOptions& options, Split split) {
+  const bool training = split == Split::kTrain;
+  if (options.root.empty()) {
+    throw Error("dataset.root: image_folder needs the folder of the images");
+  }
+  const std::string base =
+      options.test_share > 0 ? options.root : options.root + "/" + options.train;
+  const std::vector<std::string> classes = class_folders(base);
+  const std::string& list = training ? options.train_list : options.test_list;
+  if (!list.empty()) {
+    return std::make_unique<ImageFiles>(
+        options.root, read_image_list(list, static_cast<int64_t>(classes.size())), classes, list);
+  }
+  const std::string& folder = training ? options.train : options.test;
+  if (!training && options.test_share == 0 &&
+      std::filesystem::exists(options.root + "/" + folder + "/val_annotations.txt")) {
+    return std::make_unique<ImageFiles>(options.root, annotated(options.root, folder, classes),
+                                        classes, folder + "/val_annotations.txt");
+  }
+  std::vector<ImageFile> files;
+  for (size_t label = 0; label < classes.size(); ++label) {
+    const std::string prefix =
+        (options.test_share > 0 ? "" : folder + "/") + classes[label] + "/";
+    if (!std::filesystem::is_directory(options.root + "/" + prefix)) {
+      throw Error(options.root + "/" + prefix + ": not there, though the class has a folder in " +
+                  base + "; both halves need every class");
+    }
+    auto paths = image_paths_below(options.root + "/" + prefix, prefix);
+    if (options.test_share > 0) paths = share_of(std::move(paths), options, split, label);
+    for (std::string& path : paths) files.push_back({std::move(path), static_cast<int64_t>(label), {}});
+  }
+  return std::make_unique<ImageFiles>(options.root, std::move(files), classes, options.root);
+}
+
+const Registered<DatasetKind> kImageFolder{
+    "image_folder",
+    "any folder with a folder of images for each class (ImageNet-R, PlantVillage, Tiny-ImageNet)",
+    {[](const Section& section, Split split, int64_t) {
+       return open(read_section<ImageFolderOptions>(section), split);
+     },
+     [](const Section& section) { return section_json<ImageFolderOptions>(section); }}};
+
+}  // namespace
+}  // namespace rep

@@ -1,0 +1,227 @@
+// Data sets of image files, from fixtures in their official layouts that the tests make.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <set>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "data/image_files.h"
+#include "tests/golden.h"
+#include "tests/run_command.h"
+
+namespace rep {
+namespace {
+
+Image picture(int64_t height, int64_t width, uint8_t seed) {
+  Image image = Image::make(height, width);
+  for (size_t i = 0; i < image.pixels.size(); ++i) {
+    image.pixels[i] = static_cast<uint8_t>((i * 7 + seed * 31) % 251);
+  }
+  return image;
+}
+
+void put(const std::string& path, const Image& image = picture(6, 5, 1)) {
+  std::filesystem::create_directories(std::filesystem::path(path).parent_path());
+  write_png(path, image);
+}
+
+Section section(const std::string& yaml) {
+  Section section{"", YAML::Load(yaml), "test", {}};
+  section.name = section.node["name"].as<std::string>();
+  return section;
+}
+
+std::unique_ptr<Dataset> open(const std::string& yaml, Split split) {
+  return open_dataset(section(yaml), split, 42);
+}
+
+std::string message_of(const std::string& yaml, Split split) {
+  try {
+    const auto data = open(yaml, split);
+    for (int64_t i = 0; i < data->size(); ++i) data->image(i);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(ImageFolder, TakesClassesFromFoldersInSortedOrder) {
+  const std::string root = fresh_folder("image_folder");
+  put(root + "/train/zebra/b.png", picture(4, 4, 1));
+  put(root + "/train/zebra/a.png", picture(4, 4, 2));
+  put(root + "/train/ant/deep/er/c.PNG", picture(4, 4, 3));
+  write_text(root + "/train/ant/notes.txt", "not an image");
+  put(root + "/test/zebra/d.png");
+  std::filesystem::create_directories(root + "/test/ant");
+  const std::string yaml = "{name: image_folder, root: " + root + "}";
+  const auto train = open(yaml, Split::kTrain), test = open(yaml, Split::kTest);
+  EXPECT_EQ(train->class_names(), (std::vector<std::string>{"ant", "zebra"}));
+  EXPECT_EQ(train->labels(), (std::vector<int64_t>{0, 1, 1}));
+  EXPECT_EQ(train->image(1).pixels, picture(4, 4, 2).pixels);
+  EXPECT_EQ(test->labels(), (std::vector<int64_t>{1}));
+  EXPECT_NE(train->fingerprint(), test->fingerprint());
+  EXPECT_EQ(train->fingerprint(), open(yaml, Split::kTrain)->fingerprint());
+}
+
+TEST(ImageFolder, SplitsOffAFixedShareOfEveryClass) {
+  const std::string root = fresh_folder("image_share");
+  for (int i = 0; i < 20; ++i) {
+    put(root + "/a/" + std::to_string(100 + i) + ".png", picture(3, 3, static_cast<uint8_t>(i)));
+    put(root + "/b/" + std::to_string(100 + i) + ".png", picture(3, 3, static_cast<uint8_t>(i + 50)));
+  }
+  const std::string yaml = "{name: image_folder, root: " + root + ", test_share: 0.2}";
+  const auto train = open(yaml, Split::kTrain), test = open(yaml, Split::kTest);
+  EXPECT_EQ(train->size(), 32);
+  EXPECT_EQ(test->size(), 8);
+  std::set<std::vector<uint8_t>> seen;
+  for (const Dataset* data : {train.get(), test.get()}) {
+    for (int64_t i = 0; i < data->size(); ++i) seen.insert(data->image(i).pixels);
+  }
+  EXPECT_EQ(seen.size(), 40U) << "no image in both halves, none lost";
+  const std::string other = "{name: image_folder, root: " + root +
+                            ", test_share: 0.2, split_seed: 1}";
+  EXPECT_NE(open(other, Split::kTest)->fingerprint(), test->fingerprint());
+}
+
+TEST(ImageFolder, ReadsTinyImageNetsAnnotations) {
+  const std::string root = fresh_folder("tiny_imagenet");
+  for (const char* name : {"n1", "n2"}) put(root + "/train/" + name + "/images/x.JPEG.png");
+  put(root + "/val/images/v0.png", picture(2, 2, 7));
+  put(root + "/val/images/v1.png", picture(2, 2, 8));
+  write_text(root + "/val/val_annotations.txt", "v0.png\tn2\t0\t0\t1\t1\nv1.png\tn1\t0\t0\t1\t1\n");
+  const std::string yaml = "{name: image_folder, root: " + root + ", test: val}";
+  const auto test = open(yaml, Split::kTest);
+  EXPECT_EQ(test->labels(), (std::vector<int64_t>{1, 0}));
+  EXPECT_EQ(test->image(0).pixels, picture(2, 2, 7).pixels);
+  write_text(root + "/val/val_annotations.txt", "v0.png\tn9\t0\t0\t1\t1\n");
+  EXPECT_NE(message_of(yaml, Split::kTest).find("val_annotations.txt:1: 'n9'"), std::string::npos);
+}
+
+TEST(ImageFolder, SaysWhatIsMissing) {
+  const std::string root = fresh_folder("image_missing");
+  put(root + "/train/a/x.png");
+  put(root + "/train/b/x.png");
+  put(root + "/test/a/x.png");
+  const std::string yaml = "{name: image_folder, root: " + root + "}";
+  EXPECT_NE(message_of(yaml, Split::kTest).find("test/b/"), std::string::npos);
+  EXPECT_NE(message_of("{name: image_folder, root: /nowhere}", Split::kTrain).find("/nowhere"),
+            std::string::npos);
+  write_text(root + "/train/a/x.png", "not a picture");
+  const std::string message = message_of(yaml, Split::kTrain);
+  EXPECT_NE(message.find("train/a/x.png"), std::string::npos) << message;
+}
+
+TEST(ImageList, RefusesPathsThatLeaveTheRootAndLabelsBeyondTheClasses) {
+  const std::string root = fresh_folder("image_list");
+  put(root + "/train/a/x.png");
+  put(root + "/train/b/y z.png");
+  const std::string list = root + "/list.txt";
+  const std::string yaml =
+      "{name: image_folder, root: " + root + ", train_list: " + list + "}";
+  write_text(list, "train/a/x.png 0\r\n\ntrain/b/y z.png 1\n");
+  EXPECT_EQ(open(yaml, Split::kTrain)->labels(), (std::vector<int64_t>{0, 1}));
+  for (const char* bad : {"../x.png 0\n", "/etc/passwd 0\n", "train/../../x.png 1\n",
+                          "train/a/x.png 2\n", "train/a/x.png -1\n", "train/a/x.png\n",
+                          " 0\n", "train/a/x.png 99999999999999999999\n"}) {
+    write_text(list, bad);
+    EXPECT_NE(message_of(yaml, Split::kTrain), "") << bad;
+  }
+}
+
+TEST(ImageNetSubset, HasTwoDefinitionsAndWhateverIsPresent) {
+  const std::string root = fresh_folder("imagenet");
+  for (const char* half : {"train", "val"}) {
+    put(root + "/" + half + "/n01440764/a.png");
+    put(root + "/" + half + "/n02102040/a.png");
+  }
+  const std::string yaml = "{name: imagenet_subset, root: " + root;
+  const auto present = open(yaml + ", definition: present}", Split::kTest);
+  EXPECT_EQ(present->class_names(), (std::vector<std::string>{"n01440764", "n02102040"}));
+  EXPECT_EQ(present->size(), 2);
+  const std::string first = message_of(yaml + "}", Split::kTrain);
+  EXPECT_NE(first.find("n01443537"), std::string::npos) << first;  // the second of ImageNet-1k
+  const std::string lucir = message_of(yaml + ", definition: lucir1993}", Split::kTrain);
+  EXPECT_NE(lucir.find("n01514668"), std::string::npos) << lucir;
+}
+
+TEST(ImageNetSubset, ReadsRealPhotographs) {
+  SKIP_WITHOUT_SHARED("data/imagenet-subset/train");
+  const std::string yaml = "{name: imagenet_subset, definition: present, root: " REP_SHARED_DIR
+                           "/data/imagenet-subset}";
+  const auto train = open(yaml, Split::kTrain), test = open(yaml, Split::kTest);
+  EXPECT_EQ(train->num_classes(), 10);
+  EXPECT_EQ(train->size(), 240);
+  EXPECT_EQ(test->size(), 60);
+  for (int64_t i = 0; i < train->size(); i += 7) {
+    const Image image = train->image(i);
+    EXPECT_EQ(image.height, 224);
+    EXPECT_EQ(image.width, 224);
+  }
+}
+
+// A set of three rows and a picture of 40 x 30.
+std::string stream51(const std::string& root, const std::string& train_rows) {
+  put(root + "/train/0.png", picture(30, 40, 1));
+  put(root + "/test/0.png", picture(30, 40, 2));
+  write_text(root + "/Stream-51_meta_train.json", train_rows);
+  write_text(root + "/Stream-51_meta_test.json",
+             "[[3, [30, 40, 3], [30, 10, 25, 5], \"test/0.png\"],"
+             " [51, [30, 40, 3], [30, 10, 25, 5], \"test/0.png\"]]");
+  return "{name: stream51, root: " + root;
+}
+
+TEST(Stream51, CropsTheBoxEnlargedAsTheOfficialLoaderDoes) {
+  const std::string root = fresh_folder("stream51");
+  const std::string yaml = stream51(
+      root,
+      "[[0, 0, 0, 0, [30, 40, 3], [30, 10, 25, 5], \"train/0.png\"],"
+      " [50, 1, 0, 7, [30, 40, 3], [40, 0, 30, 0], \"train/0.png\"]]");
+  const auto train = open(yaml + "}", Split::kTrain);
+  ASSERT_EQ(train->size(), 2);
+  // w = 20, h = 20; centre (20, 15); half of 1.1 * 20 is 11: x 9..31, y 4..26.
+  const Image first = train->image(0), whole = picture(30, 40, 1);
+  ASSERT_EQ(first.height, 22);
+  ASSERT_EQ(first.width, 22);
+  EXPECT_EQ(first.pixels, cut_out(whole, {4, 9, 22, 22}).pixels);
+  // The whole picture's box grows over its edges and is cut there.
+  EXPECT_EQ(train->image(1).pixels, whole.pixels);
+  EXPECT_EQ(train->num_classes(), 51);
+
+  EXPECT_EQ(open(yaml + "}", Split::kTest)->labels(), (std::vector<int64_t>{3}));
+  EXPECT_EQ(open(yaml + ", novelty: only}", Split::kTest)->size(), 1);
+  EXPECT_EQ(open(yaml + ", frame_stride: 2}", Split::kTrain)->size(), 1);
+  EXPECT_EQ(open(yaml + ", crop: false}", Split::kTrain)->image(0).width, 40);
+}
+
+TEST(Stream51, SaysWhichRowIsWrong) {
+  const std::string root = fresh_folder("stream51_bad");
+  const auto message = [&](const std::string& rows) {
+    return message_of(stream51(root, rows) + "}", Split::kTrain);
+  };
+  const std::string good = "[0, 0, 0, 0, [30, 40, 3], [30, 10, 25, 5], \"train/0.png\"]";
+  EXPECT_EQ(message("[" + good + "]"), "");
+  for (const char* bad :
+       {"[51, 0, 0, 0, [30, 40, 3], [30, 10, 25, 5], \"train/0.png\"]",
+        "[-1, 0, 0, 0, [30, 40, 3], [30, 10, 25, 5], \"train/0.png\"]",
+        "[0, 0, 0, 0, [30, 40, 3], [30, 10, 25, 5], \"../../etc/passwd\"]",
+        "[0, 0, 0, 0, [30, 40, 3], [30, 10, 25, 5], 7]",
+        "[0, 0, 0, 0, [30, 40, 3], [10, 30, 5, 25], \"train/0.png\"]",
+        "[0, 0, 0, 0, [30, 40, 3], [1e300, 10, 25, 5], \"train/0.png\"]",
+        "[0, 0, 0, 0, [30, 40, 3], [30, 10], \"train/0.png\"]",
+        "[0, 0, 0, [30, 40, 3], [30, 10, 25, 5], \"train/0.png\"]", "7", "{}"}) {
+    const std::string text = message("[" + good + ", " + bad + "]");
+    EXPECT_TRUE(text.find("row 1 ") != std::string::npos ||
+                text.find("leads out of") != std::string::npos)
+        << bad << " -> " << text;
+  }
+  for (const char* bad : {"", "{}", "[", "[[[[[["}) EXPECT_NE(message(bad), "") << bad;
+  // A box that fits the announced shape but not the picture.
+  const std::string lying =
+      message("[[0, 0, 0, 0, [900, 900, 3], [800, 700, 800, 700], \"train/0.png\"]]");
+  EXPECT_NE(lying.find("train/0.png"), std::string::npos) << lying;
+}
+
+}  // namespace
+}  // namespace rep
