@@ -65,10 +65,13 @@ int run(int argc, char** argv) {
   app.require_subcommand(1);
   app.footer("Example: rep run configs/quickstart.yaml");
   add_run_command(app);
+  add_sweep_command(app);
   add_check_command(app);
   add_list_command(app);
   add_inspect_command(app);
+  add_bench_command(app);
   add_pretrain_command(app);
+  add_report_command(app);
   try {
     app.parse(argc, argv);
     if (!std::cout.flush()) throw Error("cannot write to the standard output");
@@ -95,7 +98,7 @@ int run(int argc, char** argv) {
 /// that computes starts itself anew, once, with a short spin. A setting of the user's stays.
 void shorten_openmp_spin(int argc, char** argv) {
   const std::string command = argc > 1 ? argv[1] : "";
-  if (command != "run" && command != "pretrain") return;
+  if (command != "run" && command != "pretrain" && command != "bench") return;
   if (std::getenv("OMP_WAIT_POLICY") || std::getenv("GOMP_SPINCOUNT")) return;
   setenv("GOMP_SPINCOUNT", "10000", /*overwrite=*/1);
   execv("/proc/self/exe", argv);  // returns only when it failed: then it goes on slower

@@ -57,7 +57,7 @@ TEST(CommandLine, AMistypedFlagIsExitCodeTwo) {
 }
 
 TEST(CommandLine, HelpOfEveryCommandHasAnExample) {
-  for (const char* command : {"run", "check", "list", "inspect", "pretrain"}) {
+  for (const char* command : {"run", "sweep", "check", "list", "inspect", "bench", "pretrain", "report"}) {
     const Finished help = rep_command(std::string(command) + " --help");
     EXPECT_EQ(help.exit_code, 0);
     EXPECT_NE(help.output.find("Example: rep "), std::string::npos) << command;
@@ -94,6 +94,30 @@ TEST(CommandLine, CheckAcceptsWhatRunWould) {
   const Finished good = rep_command("check " + config);
   EXPECT_EQ(good.exit_code, 0) << good.output;
   EXPECT_EQ(rep_command("check " + config + " --set method.top_k=11").exit_code, 1);
+}
+
+TEST(CommandLine, BenchMeasuresEveryPhaseInUnitsOfAPlainForward) {
+  const std::string folder = fresh_folder("bench");
+  const std::string config = write_text(folder + "/c.yaml", small_experiment("l2p"));
+  const Finished run = rep_command("bench " + config + " --steps 4 --json");
+  ASSERT_EQ(run.exit_code, 0) << run.output;
+  const nlohmann::json result = nlohmann::json::parse(run.output);
+  EXPECT_EQ(result["steps"], 4);
+  double phases = 0;
+  for (const auto& phase : result["phases"]) phases += phase.get<double>();
+  EXPECT_GT(phases, 0);
+  for (const char* key : {"unit_seconds", "step_ratio", "eval_ratio", "matmul_fraction",
+                          "peak_tensor_bytes", "peak_rss_bytes", "macs_per_step"}) {
+    EXPECT_GT(result[key].get<double>(), 0) << key;
+  }
+  // An exact count: select, forward and backward of every step alike.
+  const double select = result["macs_by_phase"]["select"], forward = result["macs_by_phase"]["forward"];
+  EXPECT_GT(forward, select) << "prompts are more tokens";
+  EXPECT_EQ(result["macs_by_phase"]["data_wait"], 0.0);
+  const Finished none = rep_command("bench " + write_text(folder + "/n.yaml",
+                                                           small_experiment("ncm")));
+  EXPECT_EQ(none.exit_code, 1);
+  EXPECT_NE(none.output.find("ncm has no training steps"), std::string::npos) << none.output;
 }
 
 }  // namespace

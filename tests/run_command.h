@@ -78,7 +78,8 @@ inline std::string small_experiment(const std::string& method, const std::string
          "method: {name: " +
          method +
          "}\n"
-         "train: {epochs: 3, batch_size: 8, augment: none, checkpoint_seconds: 0.2}\n" +
+         "train: {epochs: 3, batch_size: 8, augment: none, checkpoint_seconds: 0}\n"
+         "threads: 1\n" +
          extra;
 }
 

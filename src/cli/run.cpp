@@ -2,6 +2,7 @@
 #include <memory>
 
 #include "cli/commands.h"
+#include "cli/override_flags.h"
 #include "core/interrupt.h"
 #include "core/progress.h"
 #include "data/stream.h"
@@ -18,22 +19,15 @@ namespace {
 
 struct Arguments {
   std::string config, output, device;
-  std::vector<std::string> set;
-  int64_t seed = -1, limit_train = -1, limit_test = -1;
+  OverrideFlags flags;
+  int64_t seed = -1;
   bool resume = false, dry_run = false, quiet = false, verbose = false;
 };
 
-// The flags that are another way to say --set come last, so that they win.
 std::vector<std::string> overrides(const Arguments& arguments) {
-  std::vector<std::string> all = arguments.set;
+  std::vector<std::string> all = arguments.flags.overrides();
   if (arguments.seed >= 0) all.push_back("seed=" + std::to_string(arguments.seed));
   if (!arguments.device.empty()) all.push_back("device=" + arguments.device);
-  if (arguments.limit_train >= 0) {
-    all.push_back("dataset.limit_train=" + std::to_string(arguments.limit_train));
-  }
-  if (arguments.limit_test >= 0) {
-    all.push_back("dataset.limit_test=" + std::to_string(arguments.limit_test));
-  }
   return all;
 }
 
@@ -89,16 +83,10 @@ void add_run_command(CLI::App& app) {
       "Example: rep run configs/quickstart.yaml --set train.epochs=2 --seed 1 --output "
       "results/try");
   command->add_option("config", arguments->config, "The experiment (YAML)")->required();
-  command->add_option("--set", arguments->set, "Override a key, e.g. train.optimizer.lr=0.01")
-      ->type_name("KEY=VALUE")
-      ->allow_extra_args(false);
+  arguments->flags.add_to(*command);
   command->add_option("--seed", arguments->seed, "The run's seed")->check(CLI::NonNegativeNumber);
   command->add_option("--output", arguments->output, "The run's folder [results/NAME-sSEED]");
   command->add_option("--device", arguments->device, "auto, cpu, cuda or cuda:N");
-  command->add_option("--limit-train", arguments->limit_train, "Train images kept a class")
-      ->check(CLI::NonNegativeNumber);
-  command->add_option("--limit-test", arguments->limit_test, "Test images kept a class")
-      ->check(CLI::NonNegativeNumber);
   command->add_flag("--resume", arguments->resume, "Go on with the run in the output folder");
   command->add_flag("--dry-run", arguments->dry_run,
                     "Print the effective configuration and the tasks; train nothing");

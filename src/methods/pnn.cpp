@@ -138,6 +138,14 @@ class Pnn final : public Method {
 
   std::vector<torch::Tensor> parameters() override { return columns_.back().parameters(); }
 
+  int64_t frozen_parameters() override {
+    int64_t count = 0;
+    for (size_t k = 0; k + 1 < columns_.size(); ++k) {
+      for (const auto& parameter : columns_[k].parameters()) count += parameter.numel();
+    }
+    return count;
+  }
+
   torch::Tensor loss(const Batch& batch) override {
     const torch::Tensor logits =
         outputs(network_.train_input(batch).x, columns_.size() - 1).front();

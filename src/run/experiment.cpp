@@ -29,6 +29,13 @@ std::string now_utc() {
 Json make_head(const Config& config, const Learner& learner, const Dataset& train,
                const Dataset& test) {
   Json inputs = learner.inputs;
+  if (config.dataset.name == "imagenet_subset" &&
+      config.backbone.weights.find("in1k") != std::string::npos) {
+    inputs["weights"]["note"] =
+        "the weights saw ImageNet-1k's labels: accuracies on this data set are contaminated";
+  }
+  inputs["queries_computed_once"] =
+      learner.efficiency->remembers_train_queries() ? Json{"train", "test"} : Json{"test"};
   inputs["dataset"] = {{"name", config.dataset.name},
                        {"train_images", train.size()},
                        {"test_images", test.size()},

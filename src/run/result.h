@@ -41,7 +41,10 @@ class Result {
                const std::vector<double>& task_incremental);
   /// What the task last begun came to, before its test.
   void finish_training(int64_t iterations, const StepLog& steps, int64_t state_bytes);
-  void set_parameters(Json parameters) { parameters_ = std::move(parameters); }
+  /// {"total", "trainable"} of the model in the task last begun.
+  void set_parameters(const Json& parameters) {
+    tasks_.back()["parameters"] = parameters_ = parameters;
+  }
   /// Seconds of single training steps, for the median; of this process only.
   void add_step_seconds(double seconds) { step_seconds_.push_back(seconds); }
   void complete() { complete_ = true; }

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/interrupt.h"
+#include "core/what_counts.h"
 #include "run/checkpoint.h"
 #include "tensor/device.h"
 #include "tensor/meter.h"
@@ -15,14 +16,6 @@
 namespace rep {
 
 namespace {
-
-// What may change between a run and its resume, because no number depends on it.
-Json what_counts(const Config& config) {
-  Json json = to_json(config);
-  for (const char* key : {"name", "device", "threads"}) json.erase(key);
-  json["train"].erase("checkpoint_seconds");
-  return json;
-}
 
 // "train.epochs was 5 and is 6": the first difference, for a message.
 std::string first_difference(const Json& was, const Json& is, const std::string& path = "") {

@@ -98,6 +98,7 @@ Learner::Learner(const Config& config, const Stream& stream, const Dataset& trai
   inputs = Json::object();
   backbone = make_backbone(config.backbone, &inputs["weights"]);
   backbone->to(device);
+  backbone->eval();  // a network that trains switches for itself
   const QueryBackboneConfig& query = config.efficiency.query_backbone;
   VisionTransformer query_backbone{nullptr};
   if (!query.name.empty()) {
@@ -145,6 +146,7 @@ Json Learner::parameters() {
   const auto count = [&](const torch::Tensor& parameter) { total += parameter.numel(); };
   for (const auto& parameter : backbone->parameters()) count(parameter);
   for (const auto& parameter : query_parameters_) count(parameter);
+  total += method->frozen_parameters();
   for (const auto& parameter : method->parameters()) {
     trainable += parameter.numel();
     // A backbone that trains along was counted above.

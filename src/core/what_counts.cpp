@@ -1,0 +1,12 @@
+#include "core/what_counts.h"
+
+namespace rep {
+
+Json what_counts(const Config& config) {
+  Json json = to_json(config);
+  for (const char* key : {"name", "device", "threads"}) json.erase(key);
+  json["train"].erase("checkpoint_seconds");
+  return json;
+}
+
+}  // namespace rep

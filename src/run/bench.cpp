@@ -1,0 +1,168 @@
+#include "run/bench.h"
+
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+#include <vector>
+
+#include "core/progress.h"
+#include "data/dataset.h"
+#include "run/learner.h"
+#include "run/loops.h"
+#include "run/result.h"
+#include "tensor/device.h"
+#include "tensor/meter.h"
+
+namespace rep {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+void wait_for(const torch::Device& device) {
+  // On the CPU an operation is over when it returns; reading one number waits for a GPU.
+  if (!device.is_cpu()) torch::zeros({}, device).item<float>();
+}
+
+double seconds_of(const torch::Device& device, const std::function<void()>& work) {
+  wait_for(device);
+  const auto start = Clock::now();
+  work();
+  wait_for(device);
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+// FLOP a second of square matrix products that are large enough to show the machine's best.
+double matmul_rate(const torch::Device& device, torch::ScalarType type, int64_t side) {
+  const torch::Tensor a = torch::rand({side, side}, device).to(type);
+  const torch::Tensor b = torch::rand({side, side}, device).to(type);
+  std::vector<double> seconds;
+  for (int i = 0; i < 6; ++i) {
+    seconds.push_back(seconds_of(device, [&] { torch::mm(a, b); }));
+  }
+  seconds.erase(seconds.begin());  // warm-up
+  return 2.0 * static_cast<double>(side * side * side) /
+         *std::min_element(seconds.begin(), seconds.end());
+}
+
+// What happens in the steps, phase by phase, and between them.
+struct Timing {
+  std::vector<double> steps, units;
+  PhaseCost phases;
+  int64_t peak = 0;
+};
+
+constexpr std::pair<const char*, Phase> kTrainPhases[]{{"data_wait", Phase::kDataWait},
+                                                       {"select", Phase::kSelect},
+                                                       {"forward", Phase::kForward},
+                                                       {"backward", Phase::kBackward},
+                                                       {"step", Phase::kStep}};
+
+}  // namespace
+
+Json bench(const Config& asked, int64_t steps, int64_t warmup) {
+  Config config = asked;
+  config.train.iterations = warmup + steps;
+  config.train.epochs = std::max<int64_t>(config.train.epochs, 1 << 20);
+  const torch::Device device = choose_device(config.device);
+  seed_everything(config.seed);
+  const auto train = open_dataset(config.dataset, Split::kTrain, config.seed);
+  const auto test = open_dataset(config.dataset, Split::kTest, config.seed);
+  const Stream stream = cut_into_tasks(*train, *test, config.stream, config.seed);
+  const Task& task = stream.tasks.front();
+  Learner learner(config, stream, *train, device);
+  learner.images->set_task(task);
+  learner.method->begin_task(task);
+
+  const int64_t size = learner.backbone->image_size();
+  const torch::Tensor images = torch::rand({config.train.batch_size, 3, size, size}, device);
+  const auto unit = [&] {
+    const c10::InferenceMode inference;
+    return seconds_of(device, [&] { learner.backbone->features(images); });
+  };
+
+  Timing timing;
+  Progress progress(Progress::Verbosity::kQuiet, "");
+  Result books{Json::object()};
+  books.begin_task(task, train->class_names());
+  Position position;
+  auto last = Clock::now();
+  PhaseCost before = metered();
+  reset_peak_tensor_bytes();
+  train_task(
+      learner, *train, task, 1, config, position, {},
+      [&](Optimizer&, const StepReport*) {
+        wait_for(device);
+        const double seconds = std::chrono::duration<double>(Clock::now() - last).count();
+        const PhaseCost cost = metered() - before;
+        if (position.iteration > warmup) {
+          timing.steps.push_back(seconds);
+          timing.phases += cost;
+          timing.peak = std::max(timing.peak, peak_tensor_bytes());
+        }
+        timing.units.push_back(unit());
+        reset_peak_tensor_bytes();
+        before = metered();
+        last = Clock::now();
+      },
+      books, progress);
+  if (timing.steps.empty()) {
+    throw Error("method: " + config.method.name + " has no training steps to measure");
+  }
+  learner.method->end_task(task);
+
+  // An image is tested once for every task from its own on; its query is computed the first time.
+  learner.efficiency->remember_test_queries(test->size());
+  const auto tested = [&] {
+    return seconds_of(device,
+                      [&] { evaluate(learner, *test, task, task.last_label(), config); });
+  };
+  const double first = tested(), again = tested();
+  const auto T = static_cast<double>(stream.tasks.size());
+  const double tests = T * (T + 1) / 2;
+  const double an_image =
+      (T * first + (tests - T) * again) / tests /
+      static_cast<double>(std::max<size_t>(1, task.test.size()));
+
+  const double unit_seconds = median(timing.units), step = median(timing.steps);
+  const auto count = static_cast<double>(timing.steps.size());
+  Json phases = Json::object(), macs = Json::object();
+  double step_macs = 0;
+  for (const auto& [name, phase] : kTrainPhases) {
+    const auto i = static_cast<size_t>(phase);
+    phases[name] = timing.phases.seconds[i] / count / unit_seconds;
+    const double each = static_cast<double>(timing.phases.macs[i]) / count;
+    macs[name] = each;
+    step_macs += each;
+  }
+  const double fp32 = matmul_rate(device, torch::kFloat, device.is_cpu() ? 2048 : 8192);
+  const double bf16 = matmul_rate(device, torch::kBFloat16, device.is_cpu() ? 512 : 8192);
+  return {{"config", config.name},
+          {"device", describe_device(device)},
+          {"steps", timing.steps.size()},
+          {"unit_seconds", unit_seconds},
+          {"step_ratio", step / unit_seconds},
+          {"step_seconds",
+           {{"median", step},
+            {"min", *std::min_element(timing.steps.begin(), timing.steps.end())},
+            {"max", *std::max_element(timing.steps.begin(), timing.steps.end())}}},
+          {"phases", phases},
+          {"eval_ratio",
+           an_image / (unit_seconds / static_cast<double>(config.train.batch_size))},
+          {"matmul_flops_per_second", {{"fp32", fp32}, {"bf16", bf16}}},
+          {"matmul_fraction", 2 * step_macs / step / fp32},
+          {"peak_tensor_bytes", timing.peak},
+          {"peak_rss_bytes", peak_rss_bytes()},
+          {"macs_per_step", step_macs},
+          {"macs_by_phase", macs}};
+}
+
+}  // namespace rep

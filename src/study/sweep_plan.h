@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace rep {
+
+/// Configurations x grid x seeds: the runs of a table or a figure.
+struct SweepOptions {
+  std::vector<std::string> configs;  // YAML files
+  std::vector<std::string> set;      // "key=value", for all runs
+  std::vector<std::string> grid;     // "key=v1,v2": an axis; each value is YAML
+  std::vector<int64_t> seeds;        // none: each configuration's own
+  std::string output;                // the folder with one folder a run
+  int64_t jobs = 0;                  // runs at a time; 0: one for two cores
+};
+
+struct SweepRun {
+  std::string config;
+  std::vector<std::string> overrides;  // "key=value"; what --set and the grid say
+  int64_t seed;
+  /// The beginning of the SHA-256 of everything that a number depends on. A folder's name ends in
+  /// it, and a run goes into the folder that has its key, whatever that is called otherwise.
+  std::string key;
+  std::string directory;  // below SweepOptions::output: NAME-KEY=VALUE-sSEED-KEY
+  bool names_threads;     // the configuration says how many
+};
+
+/// The runs, without those that are the same as an earlier one. Throws Error.
+std::vector<SweepRun> plan_sweep(const SweepOptions& options);
+
+}  // namespace rep

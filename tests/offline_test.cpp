@@ -1,0 +1,81 @@
+// Every method that `rep list` names learns a small stream of drawn pictures from its defaults, and
+// its result keeps the schema.
+#include "tests/json_schema.h"
+#include "tests/run_command.h"
+
+namespace rep {
+namespace {
+
+std::vector<std::string> methods() {
+  std::vector<std::string> names;
+  const Finished list = rep_command("list methods --json");
+  for (const auto& entry : nlohmann::json::parse(list.output)["methods"]) {
+    names.push_back(entry["name"]);
+  }
+  return names;
+}
+
+TEST(Offline, EveryMethodRunsFromItsDefaults) {
+  const nlohmann::json schema = read_json(REP_SOURCE_DIR "/results/schema.json");
+  const std::vector<std::string> names = methods();
+  EXPECT_GE(names.size(), 24U);
+  for (const std::string& name : names) {
+    SCOPED_TRACE(name);
+    const std::string folder = fresh_folder("offline_" + name);
+    const std::string config = write_text(folder + "/c.yaml", small_experiment(name));
+    const std::string command = "run " + config + " -q --output " + folder + "/out";
+    Finished run = rep_command(command);
+    if (run.output.find("backbone.trainable") != std::string::npos) {  // it trains the backbone
+      run = rep_command(command + " --set backbone.trainable=all");
+    }
+    ASSERT_EQ(run.exit_code, 0) << run.output;
+    const nlohmann::json result = read_json(folder + "/out/result.json");
+    EXPECT_EQ(schema_violation(result, schema, schema), "");
+    EXPECT_TRUE(result["complete"].get<bool>());
+    EXPECT_EQ(result["config"]["method"]["name"], name);
+    EXPECT_GT(result["cost"]["state_bytes"].get<int64_t>(), 0);
+    EXPECT_GT(result["cost"]["total"]["flops"].get<int64_t>(), 0);
+  }
+}
+
+TEST(Offline, PromptMethodsRunWithTheWholeOfRep) {
+  const std::string rep =
+      "efficiency:\n"
+      "  query_backbone: {name: vit_nano, weights: random}\n"
+      "  token_merging: {kind: atom, n: 4}\n"
+      "  layer_dropping: {kind: ald, decay: 0.05}\n";
+  for (const char* name : {"l2p", "dualprompt", "coda_prompt", "hide_prompt", "convprompt", "slca",
+                           "ranpac"}) {
+    SCOPED_TRACE(name);
+    const std::string folder = fresh_folder(std::string("offline_rep_") + name);
+    const std::string command =
+        "run " + write_text(folder + "/c.yaml", small_experiment(name, rep)) + " -q --output " +
+        folder + "/out";
+    Finished run = rep_command(command);
+    if (run.output.find("backbone.trainable") != std::string::npos) {
+      run = rep_command(command + " --set backbone.trainable=all");
+    }
+    ASSERT_EQ(run.exit_code, 0) << run.output;
+    const nlohmann::json result = read_json(folder + "/out/result.json");
+    EXPECT_LT(result["cost"]["per_iteration"]["blocks_mean"].get<double>(), 6);
+    EXPECT_LT(result["cost"]["per_iteration"]["tokens_mean"].get<double>(),
+              std::string(name) == "l2p" ? 65 + 25 : 65);
+  }
+}
+
+TEST(Offline, ProgressiveNetworksGrowAndNeverForgetATask) {
+  const std::string folder = fresh_folder("offline_pnn_grows");
+  const std::string config = write_text(folder + "/c.yaml", small_experiment("pnn"));
+  const Finished run = rep_command("run " + config + " -q --output " + folder + "/out");
+  ASSERT_EQ(run.exit_code, 0) << run.output;
+  const nlohmann::json result = read_json(folder + "/out/result.json");
+  EXPECT_EQ(result["metrics"]["task_incremental"]["forgetting"], 0.0);
+  const auto total = [&](size_t task) {
+    return result["tasks"][task]["parameters"]["total"].get<int64_t>();
+  };
+  EXPECT_GT(total(1), total(0));
+  EXPECT_GT(total(2) - total(1), total(1) - total(0)) << "lateral adapters from every column";
+}
+
+}  // namespace
+}  // namespace rep

@@ -1,0 +1,208 @@
+// rep report: what is averaged, what is not, and how it is written.
+#include "study/report.h"
+
+#include "core/error.h"
+#include "core/json.h"
+#include "tests/run_command.h"
+
+namespace rep {
+namespace {
+
+// A result as rep run writes it, as far as a report looks at it.
+struct Written {
+  std::string method = "l2p";
+  int64_t seed = 1;
+  double accuracy = 50;
+  bool complete = true;
+  double lr = 0.001;
+  bool merging = false;
+  std::string fingerprint = "data";
+};
+
+std::string put(const std::string& folder, const Written& w) {
+  const Json config{
+      {"name", "exp-" + w.method},
+      {"seed", w.seed},
+      {"threads", w.seed},
+      {"dataset", {{"name", "cifar100"}, {"root", "x"}}},
+      {"stream", {{"tasks", 10}}},
+      {"method", {{"name", w.method}, {"pool_size", w.method == "l2p" ? 10 : 20}}},
+      {"efficiency",
+       {{"token_merging", {{"kind", w.merging ? "atom" : "none"}}},
+        {"layer_dropping", {{"kind", "none"}}}}},
+      {"train", {{"optimizer", {{"lr", w.lr}}}}}};
+  const Json result{
+      {"complete", w.complete},
+      {"name", "exp-" + w.method},
+      {"config", config},
+      {"inputs", {{"dataset", {{"fingerprint", w.fingerprint}}}, {"weights", Json::object()}}},
+      {"metrics",
+       {{"average_accuracy", w.accuracy},
+        {"average_incremental_accuracy", nullptr},
+        {"forgetting", 100 - w.accuracy},
+        {"task_incremental", {{"average_accuracy", 90}}}}},
+      {"cost",
+       {{"total",
+         {{"macs", {{"train", {{"select", 1e9}, {"forward", 2e9}, {"backward", 3e9}}}, {"eval", 4e9}}},
+          {"peak_tensor_bytes", 5000000},
+          {"seconds", {{"train", 6}}}}},
+        {"state_bytes", 7000}}}};
+  std::filesystem::create_directories(folder);
+  return write_text(folder + "/result.json", result.dump());
+}
+
+ReportOptions options(const std::string& path, const std::string& format = "json") {
+  ReportOptions options;
+  options.paths = {path};
+  options.format = format;
+  return options;
+}
+
+Json report(const ReportOptions& options) { return Json::parse(make_report(options)); }
+
+bool has_note(const Json& report, const std::string& part) {
+  for (const auto& note : report["notes"]) {
+    if (note.get<std::string>().find(part) != std::string::npos) return true;
+  }
+  return false;
+}
+
+TEST(Report, AveragesOverSeedsWithTheSampleDeviation) {
+  const std::string root = fresh_folder("report_seeds");
+  put(root + "/a", {"l2p", 1, 50});
+  put(root + "/b", {"l2p", 2, 56});
+  put(root + "/deep/er/c", {"l2p", 3, 53});
+  const Json json = report(options(root));
+  ASSERT_EQ(json["rows"].size(), 1U);
+  const Json& row = json["rows"][0];
+  EXPECT_EQ(row["n"], 3);
+  EXPECT_DOUBLE_EQ(row["metrics"]["average_accuracy"]["mean"], 53);
+  EXPECT_DOUBLE_EQ(row["metrics"]["average_accuracy"]["sd"], 3);  // sqrt((9 + 9 + 0) / 2)
+  EXPECT_DOUBLE_EQ(row["metrics"]["train_macs"]["mean"], 6e9);
+  EXPECT_TRUE(row["metrics"]["average_incremental_accuracy"].is_null());
+  EXPECT_TRUE(has_note(json, "held equal: dataset.name cifar100, stream.tasks 10"));
+  EXPECT_FALSE(has_note(json, "seed"));
+}
+
+TEST(Report, NeverAveragesOverProtocolsUnlessAsked) {
+  const std::string root = fresh_folder("report_protocols");
+  put(root + "/a", {"l2p", 1, 50});
+  put(root + "/b", {"l2p", 1, 60, true, 0.01});
+  put(root + "/c", {"l2p", 2, 70, true, 0.01, false, "other data"});
+  Json json = report(options(root));
+  EXPECT_EQ(json["rows"].size(), 3U);
+  ReportOptions pooled = options(root);
+  pooled.group_by = {"method.name"};
+  json = report(pooled);
+  ASSERT_EQ(json["rows"].size(), 1U);
+  EXPECT_DOUBLE_EQ(json["rows"][0]["metrics"]["average_accuracy"]["mean"], 60);
+  EXPECT_TRUE(has_note(json, "averaged over different values of: inputs/dataset/fingerprint, "
+                             "train.optimizer.lr"))
+      << json["notes"];
+  EXPECT_TRUE(has_note(json, "seed 1 counts 2 times"));
+}
+
+TEST(Report, LabelsRowsByTheFewestKeysAndSaysWhatElseDiffers) {
+  const std::string root = fresh_folder("report_labels");
+  put(root + "/a", {"l2p", 1, 50, true, 0.001});
+  put(root + "/b", {"l2p", 1, 51, true, 0.001, true});
+  put(root + "/c", {"dualprompt", 1, 52, true, 0.003});
+  const Json json = report(options(root));
+  ASSERT_EQ(json["rows"].size(), 3U);
+  const Json& settings = json["rows"][1]["settings"];
+  EXPECT_EQ(settings.size(), 2U) << settings;
+  EXPECT_EQ(settings["method.name"], "l2p");
+  EXPECT_EQ(settings["efficiency.token_merging.kind"], "atom");
+  EXPECT_TRUE(has_note(json, "differs between rows, too: train.optimizer.lr"));
+}
+
+TEST(Report, ListsUnfinishedRunsWithoutCountingThem) {
+  const std::string root = fresh_folder("report_unfinished");
+  put(root + "/a", {"l2p", 1, 50});
+  const std::string path = put(root + "/b", {"l2p", 2, 99, false});
+  const Json json = report(options(root));
+  EXPECT_EQ(json["rows"][0]["n"], 1);
+  EXPECT_TRUE(has_note(json, "unfinished, not counted: " + path));
+}
+
+TEST(Report, MarksTheBestOfEachColumnInEveryFormat) {
+  const std::string root = fresh_folder("report_formats");
+  put(root + "/a", {"l2p", 1, 50});
+  put(root + "/b", {"l2p", 2, 52});
+  put(root + "/c", {"coda_prompt", 1, 60});
+  ReportOptions with = options(root, "markdown");
+  with.metrics = {"average_accuracy", "forgetting"};
+  const std::string markdown = make_report(with);
+  EXPECT_NE(markdown.find("| method | n | average accuracy | forgetting |\n|---|---:|---:|---:|\n"
+                          "| coda_prompt | 1 | **60.00** | **40.00** |\n"
+                          "| l2p | 2 | 51.00 ± 1.41 | 49.00 ± 1.41 |\n"),
+            std::string::npos)
+      << markdown;
+  with.format = "latex";
+  const std::string latex = make_report(with);
+  EXPECT_NE(latex.find("coda\\_prompt & 1 & \\textbf{60.00} & \\textbf{40.00} \\\\\n"
+                       "l2p & 2 & 51.00 $\\pm$ 1.41 & 49.00 $\\pm$ 1.41 \\\\\n\\bottomrule"),
+            std::string::npos)
+      << latex;
+  with.format = "csv";
+  EXPECT_EQ(make_report(with),
+            "method.name,name,n,average_accuracy_mean,average_accuracy_sd,forgetting_mean,"
+            "forgetting_sd\n"
+            "coda_prompt,exp-coda_prompt,1,60.000000,0.000000,40.000000,0.000000\n"
+            "l2p,exp-l2p,2,51.000000,1.414214,49.000000,1.414214\n");
+  with.format = "table";
+  const std::string table = make_report(with);
+  EXPECT_NE(table.find("method       n  average accuracy    forgetting\n"
+                       "coda_prompt  1           *60.00*       *40.00*\n"
+                       "l2p          2      51.00 ± 1.41  49.00 ± 1.41\n"),
+            std::string::npos)
+      << table;
+}
+
+TEST(Report, PutsPublishedFiguresBesideOurs) {
+  const std::string root = fresh_folder("report_published");
+  put(root + "/a", {"l2p", 1, 80});
+  put(root + "/b", {"l2p", 1, 79, true, 0.001, true});
+  const std::string file = write_text(
+      root + "/published.yaml",
+      "numbers:\n"
+      "- {method: l2p, dataset: cifar100, tasks: 10, backbone: B, average_accuracy: 83.5,"
+      " source: paper, confirmed: true}\n"
+      "- {method: l2p, dataset: cifar100, tasks: 10, rep: true, average_accuracy: 82,"
+      " source: rep, confirmed: false}\n"
+      "- {method: l2p, dataset: cifar100, tasks: 20, average_accuracy: 70, source: other}\n");
+  ReportOptions with = options(root);
+  with.published = file;
+  const Json json = report(with);
+  EXPECT_TRUE(has_note(json, "none: 83.50, ours -3.50 (B; paper)")) << json["notes"];
+  EXPECT_TRUE(has_note(json, "atom: 82.00, ours -3.00 (; rep; not confirmed)")) << json["notes"];
+  EXPECT_FALSE(has_note(json, "70.00"));
+  with.published = REP_SOURCE_DIR "/results/published.yaml";
+  EXPECT_TRUE(has_note(report(with), "arXiv 2112.08654"));
+}
+
+TEST(Report, RefusesWhatIsNoResultAndUnknownNames) {
+  const std::string root = fresh_folder("report_bad");
+  EXPECT_THROW(make_report(options(root)), Error);
+  EXPECT_THROW(make_report(options(root + "/nowhere")), Error);
+  for (const std::string& bad : {std::string("{}"), std::string("[1"), std::string("\xff\xfe"),
+                                 std::string(100000, '['), std::string("")}) {
+    write_text(root + "/result.json", bad);
+    EXPECT_THROW(make_report(options(root)), Error) << bad.substr(0, 10);
+  }
+  put(root, {});
+  ReportOptions with = options(root);
+  with.metrics = {"average_acuracy"};
+  try {
+    make_report(with);
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("did you mean 'average_accuracy'"), std::string::npos);
+  }
+  with = options(root);
+  with.group_by = {"method.nam"};
+  EXPECT_THROW(make_report(with), Error);
+}
+
+}  // namespace
+}  // namespace rep

@@ -1,0 +1,318 @@
+// A sweep runs each of its runs once, to the result that the run alone would have, whatever stops
+// it in between.
+#include "study/sweep.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <functional>
+#include <optional>
+#include <regex>
+#include <thread>
+
+#include "core/error.h"
+#include "study/child_process.h"
+#include "tests/run_command.h"
+
+namespace rep {
+namespace {
+
+std::string edited(std::string text, const std::string& old, const std::string& replacement) {
+  return text.replace(text.find(old), old.size(), replacement);
+}
+
+/// A sweep of a configuration of l2p that names no seed.
+SweepOptions sweep_of_one(const std::string& name) {
+  const std::string folder = fresh_folder(name);
+  SweepOptions options;
+  options.configs = {write_text(folder + "/c.yaml", small_experiment("l2p"))};
+  options.output = folder + "/out";
+  return options;
+}
+
+std::vector<std::string> directories(const std::vector<SweepRun>& runs) {
+  std::vector<std::string> names;
+  for (const SweepRun& run : runs)
+    names.push_back(run.directory.substr(0, run.directory.size() - 11));
+  return names;
+}
+
+TEST(SweepPlan, IsConfigurationsTimesGridTimesSeeds) {
+  SweepOptions options = sweep_of_one("sweep_plan");
+  options.grid = {"method={name: l2p, top_k: 3},er", "train.optimizer.lr=0.1, 1e-2"};
+  options.seeds = {1, 2};
+  const std::vector<SweepRun> runs = plan_sweep(options);
+  EXPECT_EQ(directories(runs),
+            (std::vector<std::string>{"small-method=name-l2p-top_k-3-train.optimizer.lr=0.1-s1",
+                                      "small-method=name-l2p-top_k-3-train.optimizer.lr=0.1-s2",
+                                      "small-method=name-l2p-top_k-3-train.optimizer.lr=1e-2-s1",
+                                      "small-method=name-l2p-top_k-3-train.optimizer.lr=1e-2-s2",
+                                      "small-method=er-train.optimizer.lr=0.1-s1",
+                                      "small-method=er-train.optimizer.lr=0.1-s2",
+                                      "small-method=er-train.optimizer.lr=1e-2-s1",
+                                      "small-method=er-train.optimizer.lr=1e-2-s2"}));
+  EXPECT_EQ(runs[3].overrides,
+            (std::vector<std::string>{"method={name: l2p, top_k: 3}", "train.optimizer.lr=1e-2"}));
+  EXPECT_EQ(runs[3].seed, 2);
+  EXPECT_TRUE(std::regex_match(runs[3].key, std::regex("[0-9a-f]{10}")));
+  EXPECT_EQ(runs[3].directory, directories(runs)[3] + "-" + runs[3].key);
+}
+
+TEST(SweepPlan, KeepsTheConfigurationsSeedWithoutSeeds) {
+  SweepOptions options = sweep_of_one("sweep_seedless");
+  options.set = {"seed=7"};
+  EXPECT_EQ(plan_sweep(options).at(0).seed, 7);
+}
+
+TEST(SweepPlan, KnowsARunByWhatItsNumbersDependOn) {
+  SweepOptions options = sweep_of_one("sweep_keys");
+  options.seeds = {1};
+  const std::string key = plan_sweep(options).at(0).key;
+  for (const char* same : {"name=other", "threads=4", "device=cpu", "train.checkpoint_seconds=9",
+                           "train.epochs=3", "method={\"name\": l2p}", "seed=5"}) {
+    options.set = {same};
+    EXPECT_EQ(plan_sweep(options).at(0).key, key) << same;
+  }
+  for (const char* other : {"train.epochs=4", "method.top_k=4", "dataset.classes=12", "method=er",
+                            "precision=bf16", "efficiency.token_merging.n=2"}) {
+    options.set = {other};
+    EXPECT_NE(plan_sweep(options).at(0).key, key) << other;
+  }
+}
+
+TEST(SweepPlan, TakesARunThatIsGivenTwiceOnce) {
+  SweepOptions options = sweep_of_one("sweep_merged");
+  options.configs.push_back(options.configs.front());
+  options.grid = {"train.epochs=2,3,2"};
+  EXPECT_EQ(plan_sweep(options).size(), 2U);
+}
+
+TEST(SweepPlan, FindsAFolderByItsKey) {
+  SweepOptions options = sweep_of_one("sweep_found");
+  const std::string key = plan_sweep(options).at(0).key;
+  std::filesystem::create_directories(options.output + "/called-otherwise-" + key);
+  options.grid = {"train.epochs=3,4"};  // 3 is what the configuration has
+  const std::vector<SweepRun> runs = plan_sweep(options);
+  EXPECT_EQ(runs.at(0).directory, "called-otherwise-" + key);
+  EXPECT_EQ(runs.at(1).directory, "small-train.epochs=4-s42-" + runs.at(1).key);
+}
+
+TEST(SweepPlan, MakesAnyValueAFileName) {
+  SweepOptions options = sweep_of_one("sweep_names");
+  options.set = {"name=../\"up\" {and} away"};
+  options.grid = {"backbone.weights=a/b c.pth,\"x,y\"," + std::string(400, 'z')};
+  const std::vector<SweepRun> runs = plan_sweep(options);
+  EXPECT_EQ(directories(runs)[0], "..-up-and-away-backbone.weights=a-b-c.pth-s42");
+  EXPECT_EQ(directories(runs)[1], "..-up-and-away-backbone.weights=x-y-s42");
+  EXPECT_LT(runs.at(2).directory.size(), 200U);
+}
+
+TEST(SweepPlan, RefusesABadGridWithASentence) {
+  const std::pair<const char*, const char*> bad[] = {
+      {"train.epoch=1,2", "--grid train.epoch: unknown key 'epoch' (did you mean 'epochs'?)"},
+      {"train.epochs=1,many", "--grid train.epochs: expected a whole number"},
+      {"train.epochs=", "--grid train.epochs: has no values"},
+      {"train.epochs=1,,2", "--grid train.epochs: a value is empty"},
+      {"train.epochs", "--grid train.epochs: expected KEY=V1,V2"},
+      {"stream.class_order=[0, 1", "--grid stream.class_order: a bracket or a quote is not closed"},
+      {"seed=1,2", "--seeds"}};
+  for (const auto& [grid, message] : bad) {
+    SweepOptions options = sweep_of_one("sweep_bad");
+    options.grid = {grid};
+    try {
+      plan_sweep(options);
+      ADD_FAILURE() << grid << " was accepted";
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find(message), std::string::npos) << error.what();
+    }
+  }
+  SweepOptions twice = sweep_of_one("sweep_bad");
+  twice.grid = {"train.epochs=1", "train.epochs=2"};
+  EXPECT_THROW(plan_sweep(twice), Error);
+}
+
+/// Starts `rep sweep` with these arguments, sends it `signal` as soon as `ready`, and waits for it;
+/// the exit status as a shell would say it.
+int sweep_and_signal(const std::vector<std::string>& arguments, int signal,
+                     const std::function<bool()>& ready) {
+  std::vector<const char*> words{REP_EXECUTABLE, "sweep"};
+  for (const std::string& word : arguments) words.push_back(word.c_str());
+  words.push_back(nullptr);
+  const pid_t child = fork();
+  if (child == 0) {
+    dup2(open("/dev/null", O_WRONLY), STDERR_FILENO);
+    execv(REP_EXECUTABLE, const_cast<char* const*>(words.data()));
+    _exit(127);
+  }
+  int status = 0;
+  while (waitpid(child, &status, WNOHANG) == 0) {
+    if (ready()) {
+      kill(child, signal);
+      waitpid(child, &status, 0);
+      break;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+/// How many of a sweep's folders hold this file.
+int64_t folders_with(const std::string& output, const std::string& file) {
+  int64_t count = 0;
+  if (!std::filesystem::exists(output)) return 0;
+  for (const auto& entry : std::filesystem::directory_iterator(output)) {
+    count += std::filesystem::exists(entry.path() / file);
+  }
+  return count;
+}
+
+int64_t occurrences(const std::string& text, const std::string& pattern) {
+  const std::regex regex(pattern);
+  return std::distance(std::sregex_iterator(text.begin(), text.end(), regex),
+                       std::sregex_iterator());
+}
+
+TEST(Sweep, OneFailingRunLeavesTheOthersAndARepeatRunsOnlyWhatIsNotFinished) {
+  const std::string folder = fresh_folder("sweep_failing");
+  const std::string config =
+      write_text(folder + "/c.yaml", edited(small_experiment("l2p"), "epochs: 3", "epochs: 1"));
+  const std::string out = folder + "/out";
+  const std::string command =
+      "sweep " + config + " --grid method.top_k=2,11 --limit-train 8 --jobs 2 --output " + out;
+
+  const Finished dry = rep_command(command + " --dry-run");
+  EXPECT_EQ(dry.exit_code, 0) << dry.output;
+  EXPECT_EQ(occurrences(dry.output,
+                        "new +rep run [^\n]*c.yaml --set dataset.limit_train=8 --set "
+                        "method.top_k=[0-9]+ --seed 42 --output "),
+            2)
+      << dry.output;
+  EXPECT_FALSE(std::filesystem::exists(out));
+
+  const Finished first = rep_command(command);
+  EXPECT_EQ(first.exit_code, 1) << first.output;
+  EXPECT_EQ(occurrences(first.output, "1 done, 0 skipped, 1 failed"), 1) << first.output;
+  EXPECT_EQ(occurrences(first.output,
+                        "failed +small-method.top_k=11-s42-[0-9a-f]+: method: top_k "
+                        "11 is more than pool_size 10"),
+            2)  // when it happened, and in the table
+      << first.output;
+
+  const Finished again = rep_command(command);
+  EXPECT_EQ(again.exit_code, 1) << again.output;
+  EXPECT_EQ(occurrences(again.output, "0 done, 1 skipped, 1 failed"), 1) << again.output;
+  EXPECT_EQ(occurrences(again.output, "started"), 1) << again.output;
+  const Finished state = rep_command(command + " --dry-run");
+  EXPECT_EQ(occurrences(state.output, "finished +rep run [^\n]*top_k=2 "), 1) << state.output;
+  EXPECT_EQ(occurrences(state.output, "unfinished +rep run [^\n]*top_k=11 "), 1) << state.output;
+
+  // Another sweep into the folder: what is there is used, and stays listed.
+  const Finished good =
+      rep_command("sweep " + config + " --set method.top_k=2 --limit-train 8 --output " + out);
+  EXPECT_EQ(good.exit_code, 0) << good.output;
+  EXPECT_EQ(occurrences(good.output, "0 done, 1 skipped, 0 failed"), 1) << good.output;
+  const nlohmann::json manifest = read_json(out + "/sweep.json");
+  ASSERT_EQ(manifest.at("runs").size(), 2U);
+  for (const auto& run : manifest["runs"]) {
+    const std::string directory = run.at("directory"), key = run.at("key");
+    EXPECT_TRUE(std::filesystem::exists(out + "/" + directory + "/sweep.log"));
+    EXPECT_EQ(directory.substr(directory.size() - key.size()), key);
+    EXPECT_EQ(run.at("config"), config);
+    EXPECT_EQ(run.at("overrides").size(), 2U);
+    EXPECT_EQ(run.at("seed"), 42);
+  }
+}
+
+TEST(Sweep, KilledAndStoppedEndsWithTheResultsOfTheRunsAlone) {
+  const std::string folder = fresh_folder("sweep_killed");
+  const std::string config =
+      write_text(folder + "/c.yaml", edited(small_experiment("l2p"), "epochs: 3", "epochs: 2"));
+  const std::string out = folder + "/out";
+  const std::vector<std::string> arguments{config, "--seeds",  "1,2", "--jobs",
+                                           "2",    "--output", out};
+  EXPECT_EQ(sweep_and_signal(arguments, SIGKILL,
+                             [&] { return folders_with(out, "checkpoint/state.safetensors") > 0; }),
+            128 + SIGKILL);
+  // At once: the killed sweep's processes may still be saving.
+  EXPECT_EQ(
+      sweep_and_signal(arguments, SIGTERM, [&] { return folders_with(out, "result.json") > 0; }),
+      130);
+  const std::vector<SweepRun> runs = [&] {
+    SweepOptions options;
+    options.configs = {config};
+    options.seeds = {1, 2};
+    options.output = out;
+    return plan_sweep(options);
+  }();
+  for (const SweepRun& run : runs) {  // nobody is at work any more
+    EXPECT_TRUE(FileLock::try_take(out + "/" + run.directory + "/lock").has_value());
+  }
+  EXPECT_EQ(sweep_and_signal(arguments, SIGTERM, [] { return false; }), 0);
+  for (const SweepRun& run : runs) {
+    const std::string alone = folder + "/alone" + std::to_string(run.seed);
+    const Finished direct = rep_command("run " + config + " -q --seed " + std::to_string(run.seed) +
+                                        " --output " + alone);
+    ASSERT_EQ(direct.exit_code, 0) << direct.output;
+    EXPECT_EQ(comparable(read_json(out + "/" + run.directory + "/result.json")).dump(1),
+              comparable(read_json(alone + "/result.json")).dump(1));
+  }
+}
+
+TEST(Sweep, KilledLeavesNoProcessBehind) {
+  const std::string folder = fresh_folder("sweep_orphan");
+  const std::string config =
+      write_text(folder + "/c.yaml", edited(small_experiment("l2p"), "epochs: 3", "epochs: 4000"));
+  const std::string out = folder + "/out";
+  EXPECT_EQ(sweep_and_signal({config, "--output", out}, SIGKILL,
+                             [&] { return folders_with(out, "checkpoint/state.safetensors") > 0; }),
+            128 + SIGKILL);
+  std::string run;
+  for (const auto& entry : std::filesystem::directory_iterator(out)) {
+    if (entry.is_directory()) run = entry.path();
+  }
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (!FileLock::try_take(run + "/lock") && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  EXPECT_TRUE(FileLock::try_take(run + "/lock").has_value()) << "the run goes on by itself";
+  EXPECT_FALSE(std::filesystem::exists(run + "/result.json"));
+}
+
+TEST(Sweep, WaitsForAFolderThatAnotherProcessIsAtWorkIn) {
+  const std::string folder = fresh_folder("sweep_held");
+  SweepOptions options;
+  options.configs = {
+      write_text(folder + "/c.yaml", edited(small_experiment("l2p"), "epochs: 3", "epochs: 1"))};
+  options.output = folder + "/out";
+  const std::string run = options.output + "/" + plan_sweep(options).at(0).directory;
+  std::filesystem::create_directories(run);
+  std::optional<FileLock> lock = FileLock::try_take(run + "/lock");
+  ASSERT_TRUE(lock.has_value());
+  const std::string log = folder + "/log";
+  const pid_t child = fork();
+  if (child == 0) {
+    dup2(open(log.c_str(), O_WRONLY | O_CREAT, 0644), STDERR_FILENO);
+    execl(REP_EXECUTABLE, REP_EXECUTABLE, "sweep", options.configs[0].c_str(), "--output",
+          options.output.c_str(), static_cast<char*>(nullptr));
+    _exit(127);
+  }
+  const auto logged = [&] {
+    std::ifstream file(log);
+    return std::string(std::istreambuf_iterator<char>(file), {});
+  };
+  int status = 0;
+  while (occurrences(logged(), "waiting") == 0 && waitpid(child, &status, WNOHANG) == 0) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  EXPECT_FALSE(std::filesystem::exists(run + "/sweep.log")) << "it began all the same";
+  lock.reset();
+  waitpid(child, &status, 0);
+  EXPECT_EQ(status, 0) << logged();
+  EXPECT_EQ(occurrences(logged(), "1 done, 0 skipped, 0 failed"), 1) << logged();
+}
+
+}  // namespace
+}  // namespace rep
