@@ -57,7 +57,8 @@ TEST(CommandLine, AMistypedFlagIsExitCodeTwo) {
 }
 
 TEST(CommandLine, HelpOfEveryCommandHasAnExample) {
-  for (const char* command : {"run", "sweep", "check", "list", "inspect", "bench", "pretrain", "report"}) {
+  for (const char* command :
+       {"run", "sweep", "check", "list", "inspect", "bench", "pretrain", "report"}) {
     const Finished help = rep_command(std::string(command) + " --help");
     EXPECT_EQ(help.exit_code, 0);
     EXPECT_NE(help.output.find("Example: rep "), std::string::npos) << command;
@@ -111,11 +112,12 @@ TEST(CommandLine, BenchMeasuresEveryPhaseInUnitsOfAPlainForward) {
     EXPECT_GT(result[key].get<double>(), 0) << key;
   }
   // An exact count: select, forward and backward of every step alike.
-  const double select = result["macs_by_phase"]["select"], forward = result["macs_by_phase"]["forward"];
+  const double select = result["macs_by_phase"]["select"],
+               forward = result["macs_by_phase"]["forward"];
   EXPECT_GT(forward, select) << "prompts are more tokens";
   EXPECT_EQ(result["macs_by_phase"]["data_wait"], 0.0);
-  const Finished none = rep_command("bench " + write_text(folder + "/n.yaml",
-                                                           small_experiment("ncm")));
+  const Finished none =
+      rep_command("bench " + write_text(folder + "/n.yaml", small_experiment("ncm")));
   EXPECT_EQ(none.exit_code, 1);
   EXPECT_NE(none.output.find("ncm has no training steps"), std::string::npos) << none.output;
 }

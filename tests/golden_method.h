@@ -36,8 +36,10 @@ class GoldenMethod {
     values["head.weight"] = golden::parameter(file["params"][150]);
     values["head.bias"] = golden::parameter(file["params"][151]);
     backbone_->train_last_blocks(0);
-    method = Registry<MethodKind>::get().at(section_.name).value.make(
-        {section_, backbone_.ptr(), efficiency, images_, 100, 10, 42, torch::kCPU, ""});
+    method = Registry<MethodKind>::get()
+                 .at(section_.name)
+                 .value.make({section_, backbone_.ptr(), efficiency, images_, 100, 10, 42,
+                              torch::kCPU, ""});
     Task now;
     now.index = task;
     now.first_label = 10 * task;

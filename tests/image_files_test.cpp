@@ -1,4 +1,6 @@
 // Data sets of image files, from fixtures in their official layouts that the tests make.
+#include "data/image_files.h"
+
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -7,7 +9,6 @@
 
 #include "core/error.h"
 #include "core/files.h"
-#include "data/image_files.h"
 #include "tests/golden.h"
 #include "tests/run_command.h"
 
@@ -69,7 +70,8 @@ TEST(ImageFolder, SplitsOffAFixedShareOfEveryClass) {
   const std::string root = fresh_folder("image_share");
   for (int i = 0; i < 20; ++i) {
     put(root + "/a/" + std::to_string(100 + i) + ".png", picture(3, 3, static_cast<uint8_t>(i)));
-    put(root + "/b/" + std::to_string(100 + i) + ".png", picture(3, 3, static_cast<uint8_t>(i + 50)));
+    put(root + "/b/" + std::to_string(100 + i) + ".png",
+        picture(3, 3, static_cast<uint8_t>(i + 50)));
   }
   const std::string yaml = "{name: image_folder, root: " + root + ", test_share: 0.2}";
   const auto train = open(yaml, Split::kTrain), test = open(yaml, Split::kTest);
@@ -80,8 +82,8 @@ TEST(ImageFolder, SplitsOffAFixedShareOfEveryClass) {
     for (int64_t i = 0; i < data->size(); ++i) seen.insert(data->image(i).pixels);
   }
   EXPECT_EQ(seen.size(), 40U) << "no image in both halves, none lost";
-  const std::string other = "{name: image_folder, root: " + root +
-                            ", test_share: 0.2, split_seed: 1}";
+  const std::string other =
+      "{name: image_folder, root: " + root + ", test_share: 0.2, split_seed: 1}";
   EXPECT_NE(open(other, Split::kTest)->fingerprint(), test->fingerprint());
 }
 
@@ -118,13 +120,12 @@ TEST(ImageList, RefusesPathsThatLeaveTheRootAndLabelsBeyondTheClasses) {
   put(root + "/train/a/x.png");
   put(root + "/train/b/y z.png");
   const std::string list = root + "/list.txt";
-  const std::string yaml =
-      "{name: image_folder, root: " + root + ", train_list: " + list + "}";
+  const std::string yaml = "{name: image_folder, root: " + root + ", train_list: " + list + "}";
   write_text(list, "train/a/x.png 0\r\n\ntrain/b/y z.png 1\n");
   EXPECT_EQ(open(yaml, Split::kTrain)->labels(), (std::vector<int64_t>{0, 1}));
-  for (const char* bad : {"../x.png 0\n", "/etc/passwd 0\n", "train/../../x.png 1\n",
-                          "train/a/x.png 2\n", "train/a/x.png -1\n", "train/a/x.png\n",
-                          " 0\n", "train/a/x.png 99999999999999999999\n"}) {
+  for (const char* bad :
+       {"../x.png 0\n", "/etc/passwd 0\n", "train/../../x.png 1\n", "train/a/x.png 2\n",
+        "train/a/x.png -1\n", "train/a/x.png\n", " 0\n", "train/a/x.png 99999999999999999999\n"}) {
     write_text(list, bad);
     EXPECT_NE(message_of(yaml, Split::kTrain), "") << bad;
   }
@@ -148,8 +149,8 @@ TEST(ImageNetSubset, HasTwoDefinitionsAndWhateverIsPresent) {
 
 TEST(ImageNetSubset, ReadsRealPhotographs) {
   SKIP_WITHOUT_SHARED("data/imagenet-subset/train");
-  const std::string yaml = "{name: imagenet_subset, definition: present, root: " REP_SHARED_DIR
-                           "/data/imagenet-subset}";
+  const std::string yaml =
+      "{name: imagenet_subset, definition: present, root: " REP_SHARED_DIR "/data/imagenet-subset}";
   const auto train = open(yaml, Split::kTrain), test = open(yaml, Split::kTest);
   EXPECT_EQ(train->num_classes(), 10);
   EXPECT_EQ(train->size(), 240);
@@ -174,10 +175,10 @@ std::string stream51(const std::string& root, const std::string& train_rows) {
 
 TEST(Stream51, CropsTheBoxEnlargedAsTheOfficialLoaderDoes) {
   const std::string root = fresh_folder("stream51");
-  const std::string yaml = stream51(
-      root,
-      "[[0, 0, 0, 0, [30, 40, 3], [30, 10, 25, 5], \"train/0.png\"],"
-      " [50, 1, 0, 7, [30, 40, 3], [40, 0, 30, 0], \"train/0.png\"]]");
+  const std::string yaml =
+      stream51(root,
+               "[[0, 0, 0, 0, [30, 40, 3], [30, 10, 25, 5], \"train/0.png\"],"
+               " [50, 1, 0, 7, [30, 40, 3], [40, 0, 30, 0], \"train/0.png\"]]");
   const auto train = open(yaml + "}", Split::kTrain);
   ASSERT_EQ(train->size(), 2);
   // w = 20, h = 20; centre (20, 15); half of 1.1 * 20 is 11: x 9..31, y 4..26.
@@ -202,15 +203,14 @@ TEST(Stream51, SaysWhichRowIsWrong) {
   };
   const std::string good = "[0, 0, 0, 0, [30, 40, 3], [30, 10, 25, 5], \"train/0.png\"]";
   EXPECT_EQ(message("[" + good + "]"), "");
-  for (const char* bad :
-       {"[51, 0, 0, 0, [30, 40, 3], [30, 10, 25, 5], \"train/0.png\"]",
-        "[-1, 0, 0, 0, [30, 40, 3], [30, 10, 25, 5], \"train/0.png\"]",
-        "[0, 0, 0, 0, [30, 40, 3], [30, 10, 25, 5], \"../../etc/passwd\"]",
-        "[0, 0, 0, 0, [30, 40, 3], [30, 10, 25, 5], 7]",
-        "[0, 0, 0, 0, [30, 40, 3], [10, 30, 5, 25], \"train/0.png\"]",
-        "[0, 0, 0, 0, [30, 40, 3], [1e300, 10, 25, 5], \"train/0.png\"]",
-        "[0, 0, 0, 0, [30, 40, 3], [30, 10], \"train/0.png\"]",
-        "[0, 0, 0, [30, 40, 3], [30, 10, 25, 5], \"train/0.png\"]", "7", "{}"}) {
+  for (const char* bad : {"[51, 0, 0, 0, [30, 40, 3], [30, 10, 25, 5], \"train/0.png\"]",
+                          "[-1, 0, 0, 0, [30, 40, 3], [30, 10, 25, 5], \"train/0.png\"]",
+                          "[0, 0, 0, 0, [30, 40, 3], [30, 10, 25, 5], \"../../etc/passwd\"]",
+                          "[0, 0, 0, 0, [30, 40, 3], [30, 10, 25, 5], 7]",
+                          "[0, 0, 0, 0, [30, 40, 3], [10, 30, 5, 25], \"train/0.png\"]",
+                          "[0, 0, 0, 0, [30, 40, 3], [1e300, 10, 25, 5], \"train/0.png\"]",
+                          "[0, 0, 0, 0, [30, 40, 3], [30, 10], \"train/0.png\"]",
+                          "[0, 0, 0, [30, 40, 3], [30, 10, 25, 5], \"train/0.png\"]", "7", "{}"}) {
     const std::string text = message("[" + good + ", " + bad + "]");
     EXPECT_TRUE(text.find("row 1 ") != std::string::npos ||
                 text.find("leads out of") != std::string::npos)

@@ -1,14 +1,13 @@
 #pragma once
 
-#include <string>
-
 #include <nlohmann/json.hpp>
+#include <string>
 
 namespace rep {
 
-/// What is wrong with `value` under the part of JSON Schema (draft 7) that results/schema.json uses:
-/// type, enum, const, required, properties, additionalProperties, items, minimum, maximum, $ref into
-/// the schema itself. "" when nothing is.
+/// What is wrong with `value` under the part of JSON Schema (draft 7) that results/schema.json
+/// uses: type, enum, const, required, properties, additionalProperties, items, minimum, maximum,
+/// $ref into the schema itself. "" when nothing is.
 inline std::string schema_violation(const nlohmann::json& value, const nlohmann::json& schema,
                                     const nlohmann::json& root, const std::string& path = "$") {
   using nlohmann::json;
@@ -27,8 +26,7 @@ inline std::string schema_violation(const nlohmann::json& value, const nlohmann:
     return type == "object" && value.is_object();
   };
   if (schema.contains("type")) {
-    const json types =
-        schema["type"].is_array() ? schema["type"] : json::array({schema["type"]});
+    const json types = schema["type"].is_array() ? schema["type"] : json::array({schema["type"]});
     bool matches = false;
     for (const auto& type : types) matches |= is_type(type);
     if (!matches) return path + ": is no " + types.dump() + " but " + value.dump().substr(0, 60);
@@ -49,8 +47,8 @@ inline std::string schema_violation(const nlohmann::json& value, const nlohmann:
   }
   if (value.is_array() && schema.contains("items")) {
     for (size_t i = 0; i < value.size(); ++i) {
-      const std::string wrong = schema_violation(value[i], schema["items"], root,
-                                                 path + "[" + std::to_string(i) + "]");
+      const std::string wrong =
+          schema_violation(value[i], schema["items"], root, path + "[" + std::to_string(i) + "]");
       if (!wrong.empty()) return wrong;
     }
   }
@@ -62,9 +60,8 @@ inline std::string schema_violation(const nlohmann::json& value, const nlohmann:
   for (const auto& [key, child] : value.items()) {
     const bool known = properties.contains(key);
     if (!known && !schema.contains("additionalProperties")) continue;
-    const std::string wrong =
-        schema_violation(child, known ? properties[key] : schema["additionalProperties"], root,
-                         path + "." + key);
+    const std::string wrong = schema_violation(
+        child, known ? properties[key] : schema["additionalProperties"], root, path + "." + key);
     if (!wrong.empty()) return wrong;
   }
   return "";

@@ -30,9 +30,10 @@ using torch::Tensor;
 class ReferenceL2p : public golden::GoldenMethod {
  public:
   explicit ReferenceL2p(const std::string& options)
-      : GoldenMethod(options, 0,
-                     {{"prompt", golden::u(300, {10, 5, 192})},
-                      {"prompt_key", golden::u(301, {10, 192})}}) {}
+      : GoldenMethod(
+            options, 0,
+            {{"prompt", golden::u(300, {10, 5, 192})}, {"prompt_key", golden::u(301, {10, 192})}}) {
+  }
 
   /// By its name in l2p-pytorch.
   Tensor parameter(const std::string& name) {

@@ -96,8 +96,7 @@ struct Subject {
   void start(const Task& task) {
     OptimizerConfig config;
     config.lr = 0.003;
-    optimizer =
-        std::make_unique<Optimizer>(config, method->parameters(), method->lr_factors());
+    optimizer = std::make_unique<Optimizer>(config, method->parameters(), method->lr_factors());
     if (learns_by_steps()) {
       const TrainingSet set = method->training_set(data, task);
       batch = make_batch(*set.data, set.samples);
@@ -266,8 +265,8 @@ INSTANTIATE_TEST_SUITE_P(Registry, EveryMethod,
 
 TEST(Registry, KnowsTheMethodsThatScriptsRelyOn) {
   const auto names = Registry<MethodKind>::get().names();
-  for (const char* name : {"no_prompt", "linear_probe", "finetune", "joint", "l2p", "dualprompt",
-                           "coda_prompt"}) {
+  for (const char* name :
+       {"no_prompt", "linear_probe", "finetune", "joint", "l2p", "dualprompt", "coda_prompt"}) {
     EXPECT_NE(std::find(names.begin(), names.end(), name), names.end()) << name;
   }
 }

@@ -44,13 +44,13 @@ TEST(Offline, PromptMethodsRunWithTheWholeOfRep) {
       "  query_backbone: {name: vit_nano, weights: random}\n"
       "  token_merging: {kind: atom, n: 4}\n"
       "  layer_dropping: {kind: ald, decay: 0.05}\n";
-  for (const char* name : {"l2p", "dualprompt", "coda_prompt", "hide_prompt", "convprompt", "slca",
-                           "ranpac"}) {
+  for (const char* name :
+       {"l2p", "dualprompt", "coda_prompt", "hide_prompt", "convprompt", "slca", "ranpac"}) {
     SCOPED_TRACE(name);
     const std::string folder = fresh_folder(std::string("offline_rep_") + name);
-    const std::string command =
-        "run " + write_text(folder + "/c.yaml", small_experiment(name, rep)) + " -q --output " +
-        folder + "/out";
+    const std::string command = "run " +
+                                write_text(folder + "/c.yaml", small_experiment(name, rep)) +
+                                " -q --output " + folder + "/out";
     Finished run = rep_command(command);
     if (run.output.find("backbone.trainable") != std::string::npos) {
       run = rep_command(command + " --set backbone.trainable=all");

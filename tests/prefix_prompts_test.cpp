@@ -1,5 +1,5 @@
-// DualPrompt and CODA-Prompt, as `rep run` makes them, against their published code: logits, losses,
-// gradients, three steps of training.
+// DualPrompt and CODA-Prompt, as `rep run` makes them, against their published code: logits,
+// losses, gradients, three steps of training.
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 #include <yaml-cpp/yaml.h>
@@ -168,8 +168,8 @@ TEST_P(CodaTest, LossAndGradientsMatch) {
       golden::expect_elements(gradient.flatten(), record["first"], ours, 2e-6);
       continue;
     }
-    golden::expect_elements(gradient[10 * GetParam()].flatten(), record["first8_of_new_rows"],
-                            ours, 2e-6);
+    golden::expect_elements(gradient[10 * GetParam()].flatten(), record["first8_of_new_rows"], ours,
+                            2e-6);
     EXPECT_EQ(golden::l2(gradient.narrow(0, 0, 10 * GetParam())), 0) << ours << ", past rows";
   }
 }
@@ -189,7 +189,8 @@ TEST(CodaTraining, ThreeStepsOfAdamMatch) {
   expect_training(reference, golden::load("coda.json")["train_3_steps_task0"], coda_names(), 0);
 }
 
-// By hand: fresh components have unit length, are orthogonal to all before, and later ones are zero.
+// By hand: fresh components have unit length, are orthogonal to all before, and later ones are
+// zero.
 TEST(CodaComponents, GrowByGramSchmidt) {
   SKIP_WITHOUT_SHARED("golden/vit_tiny_plain.json");
   Reference reference("{name: coda_prompt}", 3, {});

@@ -185,10 +185,11 @@ struct Rig {
     torch::manual_seed(1);
     vit = VisionTransformer(vit_options("vit_nano"));
     vit->train_last_blocks(0);
-    efficiency = std::make_unique<Efficiency>(EfficiencyConfig{}, vit.ptr(),
-                                              VisionTransformer{nullptr}, 5);
-    method = Registry<MethodKind>::get().at(section.name).value.make(
-        {section, vit.ptr(), *efficiency, images, 2, 1, 5, torch::kCPU, ""});
+    efficiency =
+        std::make_unique<Efficiency>(EfficiencyConfig{}, vit.ptr(), VisionTransformer{nullptr}, 5);
+    method = Registry<MethodKind>::get()
+                 .at(section.name)
+                 .value.make({section, vit.ptr(), *efficiency, images, 2, 1, 5, torch::kCPU, ""});
     task.classes = {0, 1};
     task.train = {{0, 0}, {1, 0}, {2, 1}, {3, 1}};
     images.set_task(task);
@@ -252,8 +253,8 @@ TEST(Er, TrainsOnTheBatchAndItsDrawAlike) {
   torch::NoGradGuard no_grad;
   rig.method->loss(batch);
   rig.method->after_step();
-  const torch::Tensor each = torch::cross_entropy_loss(rig.method->predict(batch), batch.labels, {},
-                                                       at::Reduction::None);
+  const torch::Tensor each =
+      torch::cross_entropy_loss(rig.method->predict(batch), batch.labels, {}, at::Reduction::None);
   // Two of the four images count twice: the mean over six lies between these bounds, and equals
   // one of the six possible pairs' values.
   const double loss = rig.method->loss(batch).item<double>();

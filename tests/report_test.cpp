@@ -20,17 +20,16 @@ struct Written {
 };
 
 std::string put(const std::string& folder, const Written& w) {
-  const Json config{
-      {"name", "exp-" + w.method},
-      {"seed", w.seed},
-      {"threads", w.seed},
-      {"dataset", {{"name", "cifar100"}, {"root", "x"}}},
-      {"stream", {{"tasks", 10}}},
-      {"method", {{"name", w.method}, {"pool_size", w.method == "l2p" ? 10 : 20}}},
-      {"efficiency",
-       {{"token_merging", {{"kind", w.merging ? "atom" : "none"}}},
-        {"layer_dropping", {{"kind", "none"}}}}},
-      {"train", {{"optimizer", {{"lr", w.lr}}}}}};
+  const Json config{{"name", "exp-" + w.method},
+                    {"seed", w.seed},
+                    {"threads", w.seed},
+                    {"dataset", {{"name", "cifar100"}, {"root", "x"}}},
+                    {"stream", {{"tasks", 10}}},
+                    {"method", {{"name", w.method}, {"pool_size", w.method == "l2p" ? 10 : 20}}},
+                    {"efficiency",
+                     {{"token_merging", {{"kind", w.merging ? "atom" : "none"}}},
+                      {"layer_dropping", {{"kind", "none"}}}}},
+                    {"train", {{"optimizer", {{"lr", w.lr}}}}}};
   const Json result{
       {"complete", w.complete},
       {"name", "exp-" + w.method},
@@ -43,7 +42,8 @@ std::string put(const std::string& folder, const Written& w) {
         {"task_incremental", {{"average_accuracy", 90}}}}},
       {"cost",
        {{"total",
-         {{"macs", {{"train", {{"select", 1e9}, {"forward", 2e9}, {"backward", 3e9}}}, {"eval", 4e9}}},
+         {{"macs",
+           {{"train", {{"select", 1e9}, {"forward", 2e9}, {"backward", 3e9}}}, {"eval", 4e9}}},
           {"peak_tensor_bytes", 5000000},
           {"seconds", {{"train", 6}}}}},
         {"state_bytes", 7000}}}};
@@ -96,8 +96,9 @@ TEST(Report, NeverAveragesOverProtocolsUnlessAsked) {
   json = report(pooled);
   ASSERT_EQ(json["rows"].size(), 1U);
   EXPECT_DOUBLE_EQ(json["rows"][0]["metrics"]["average_accuracy"]["mean"], 60);
-  EXPECT_TRUE(has_note(json, "averaged over different values of: inputs/dataset/fingerprint, "
-                             "train.optimizer.lr"))
+  EXPECT_TRUE(has_note(json,
+                       "averaged over different values of: inputs/dataset/fingerprint, "
+                       "train.optimizer.lr"))
       << json["notes"];
   EXPECT_TRUE(has_note(json, "seed 1 counts 2 times"));
 }

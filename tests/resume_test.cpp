@@ -70,8 +70,8 @@ TEST_P(Resume, AfterKillsGivesTheResultOfAnUninterruptedRun) {
             std::string(std::istreambuf_iterator<char>(b), {}));
 }
 
-INSTANTIATE_TEST_SUITE_P(Methods, Resume, ::testing::Values("l2p", "finetune", "derpp", "icarl",
-                                                              "pnn"));
+INSTANTIATE_TEST_SUITE_P(Methods, Resume,
+                         ::testing::Values("l2p", "finetune", "derpp", "icarl", "pnn"));
 
 TEST(Interrupt, SavesAndExits130) {
   const std::string folder = fresh_folder("interrupt");
@@ -82,8 +82,7 @@ TEST(Interrupt, SavesAndExits130) {
   write_text(folder + "/long.yaml", many);
   EXPECT_EQ(run_and_signal(folder + "/long.yaml", folder + "/out", 2, SIGTERM), 130);
   EXPECT_TRUE(std::filesystem::exists(folder + "/out/checkpoint/state.safetensors"));
-  const Finished refused =
-      rep_command("run " + folder + "/long.yaml --output " + folder + "/out");
+  const Finished refused = rep_command("run " + folder + "/long.yaml --output " + folder + "/out");
   EXPECT_EQ(refused.exit_code, 1);
   EXPECT_NE(refused.output.find("--resume"), std::string::npos) << refused.output;
   const Finished changed =

@@ -205,11 +205,11 @@ TEST(CutIntoTasks, RefusesSplitsOfDifferentClasses) {
 
 TEST(ClassOrderTest, PythonSeedsGiveStream51sOrders) {
   const auto order = [](const char* word) { return make_class_order(std::string(word), 51, 42); };
-  EXPECT_EQ(order("python:10"),
-            (std::vector<int64_t>{22, 37, 40, 46, 41, 16, 1,  32, 3,  18, 25, 45, 6,  28, 34, 7,  38,
-                                  43, 47, 24, 5,  14, 8,  21, 9,  44, 12, 11, 19, 35, 48, 26, 39, 23,
-                                  15, 4,  20, 42, 33, 49, 10, 17, 31, 29, 13, 0,  50, 30, 27, 2,
-                                  36}));
+  EXPECT_EQ(
+      order("python:10"),
+      (std::vector<int64_t>{22, 37, 40, 46, 41, 16, 1,  32, 3,  18, 25, 45, 6,  28, 34, 7,  38,
+                            43, 47, 24, 5,  14, 8,  21, 9,  44, 12, 11, 19, 35, 48, 26, 39, 23,
+                            15, 4,  20, 42, 33, 49, 10, 17, 31, 29, 13, 0,  50, 30, 27, 2,  36}));
   EXPECT_EQ(order("python:20").back(), 46);
   EXPECT_EQ(order("python:20").front(), 31);
   EXPECT_EQ(order("python:30").back(), 34);

@@ -1,10 +1,11 @@
 // rep bench: what a training step costs, as a ratio to a plain forward pass.
+#include "run/bench.h"
+
 #include <cstdio>
 #include <iostream>
 #include <memory>
 
 #include "cli/commands.h"
-#include "run/bench.h"
 #include "run/pretrain.h"
 #include "run/result.h"
 #include "run/setup.h"

@@ -1,10 +1,11 @@
 // rep report: results, as a table.
+#include "study/report.h"
+
 #include <iostream>
 #include <memory>
 
 #include "cli/commands.h"
 #include "core/files.h"
-#include "study/report.h"
 
 namespace rep {
 

@@ -16,7 +16,8 @@ void shift(Image& image, int64_t top, int64_t left) {
   std::fill(image.pixels.begin(), image.pixels.end(), uint8_t{0});
   const int64_t first = std::max<int64_t>(0, -left);
   const int64_t last = std::min(image.width, image.width - left);
-  for (int64_t y = std::max<int64_t>(0, -top); y < std::min(image.height, image.height - top); ++y) {
+  for (int64_t y = std::max<int64_t>(0, -top); y < std::min(image.height, image.height - top);
+       ++y) {
     const uint8_t* from = before.pixels.data() + 3 * ((y + top) * image.width + first + left);
     std::copy_n(from, 3 * (last - first), image.pixels.data() + 3 * (y * image.width + first));
   }

@@ -1,8 +1,8 @@
 #include "data/image_files.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cctype>
+#include <charconv>
 #include <filesystem>
 #include <sstream>
 
@@ -132,8 +132,7 @@ std::vector<ImageFile> read_image_list(const std::string& path, int64_t num_clas
 Image cut_out(const Image& image, const Region& region) {
   Image out = Image::make(region.height, region.width);
   for (int64_t y = 0; y < region.height; ++y) {
-    const auto* row =
-        image.pixels.data() + ((region.top + y) * image.width + region.left) * 3;
+    const auto* row = image.pixels.data() + ((region.top + y) * image.width + region.left) * 3;
     std::copy_n(row, region.width * 3, out.pixels.data() + y * region.width * 3);
   }
   return out;

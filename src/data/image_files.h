@@ -13,7 +13,7 @@ namespace rep {
 struct ImageFile {
   std::string path;  // below the set's root
   int64_t label = 0;
-  Region crop;       // what of it counts; height 0: all
+  Region crop;  // what of it counts; height 0: all
 };
 
 /// A set whose images are files below one folder, decoded when they are asked for.

@@ -17,8 +17,8 @@ namespace {
 
 struct ImageFolderOptions : DatasetOptions {
   std::string train = "train", test = "test";  // folders below root
-  double test_share = 0;        // > 0: root holds the classes, and this share of each is for testing
-  int64_t split_seed = 0;       // draws that share
+  double test_share = 0;   // > 0: root holds the classes, and this share of each is for testing
+  int64_t split_seed = 0;  // draws that share
   std::string train_list, test_list;  // files of "path label" lines, paths below root
   template <class Visitor>
   void fields(Visitor&& visit) {
@@ -33,9 +33,8 @@ struct ImageFolderOptions : DatasetOptions {
 };
 
 std::vector<std::string> class_folders(const std::string& folder) {
-  std::vector<std::string> names = std::filesystem::is_directory(folder)
-                                       ? folders_in(folder)
-                                       : std::vector<std::string>{};
+  std::vector<std::string> names =
+      std::filesystem::is_directory(folder) ? folders_in(folder) : std::vector<std::string>{};
   if (names.empty()) {
     throw Error(folder +
                 ": not a folder that holds a folder of images for each class; set dataset.root, "
@@ -49,8 +48,8 @@ std::vector<std::string> share_of(std::vector<std::string> paths, const ImageFol
                                   Split split, size_t label) {
   std::vector<size_t> order(paths.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = i;
-  Random({static_cast<uint64_t>(options.split_seed), static_cast<uint64_t>(RandomUse::kSubset),
-          label})
+  Random(
+      {static_cast<uint64_t>(options.split_seed), static_cast<uint64_t>(RandomUse::kSubset), label})
       .shuffle(order);
   const auto tests = static_cast<size_t>(options.test_share * static_cast<double>(paths.size()));
   std::vector<std::string> mine;
@@ -107,15 +106,15 @@ std::unique_ptr<Dataset> open(const ImageFolderOptions& options, Split split) {
   }
   std::vector<ImageFile> files;
   for (size_t label = 0; label < classes.size(); ++label) {
-    const std::string prefix =
-        (options.test_share > 0 ? "" : folder + "/") + classes[label] + "/";
+    const std::string prefix = (options.test_share > 0 ? "" : folder + "/") + classes[label] + "/";
     if (!std::filesystem::is_directory(options.root + "/" + prefix)) {
       throw Error(options.root + "/" + prefix + ": not there, though the class has a folder in " +
                   base + "; both halves need every class");
     }
     auto paths = image_paths_below(options.root + "/" + prefix, prefix);
     if (options.test_share > 0) paths = share_of(std::move(paths), options, split, label);
-    for (std::string& path : paths) files.push_back({std::move(path), static_cast<int64_t>(label), {}});
+    for (std::string& path : paths)
+      files.push_back({std::move(path), static_cast<int64_t>(label), {}});
   }
   return std::make_unique<ImageFiles>(options.root, std::move(files), classes, options.root);
 }

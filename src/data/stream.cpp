@@ -104,8 +104,9 @@ std::optional<T> parse_number(const std::string& text) {
 
 std::vector<int64_t> read_class_order(const std::string& path) {
   if (!std::filesystem::is_regular_file(path)) {
-    throw Error("class_order: '" + path +
-                "' is neither natural, seed, a number below 2^32, python:NUMBER, a list, nor a file");
+    throw Error(
+        "class_order: '" + path +
+        "' is neither natural, seed, a number below 2^32, python:NUMBER, a list, nor a file");
   }
   std::vector<int64_t> order;
   std::istringstream words(read_file(path, 1 << 20));

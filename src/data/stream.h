@@ -33,8 +33,8 @@ struct Stream {
 
 /// natural: 0..C-1; seed: shuffled by the run's seed; 1993 (or any whole number): numpy's legacy
 /// RandomState(n).shuffle of 0..C-1, which begins 68,56,78,8,23,84,90,65,74,76 for 1993 and C =
-/// 100; python:10: Python's random.seed(10) and shuffle, as Stream-51's orders; a list; or a text file of whole numbers. Throws Error on a repeat, a gap, or an unreadable
-/// file.
+/// 100; python:10: Python's random.seed(10) and shuffle, as Stream-51's orders; a list; or a text
+/// file of whole numbers. Throws Error on a repeat, a gap, or an unreadable file.
 std::vector<int64_t> make_class_order(const WordOrList& order, int64_t num_classes, int64_t seed);
 
 /// A function of data sets, stream configuration and seed, never of the method. Every class is in

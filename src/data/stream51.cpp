@@ -1,6 +1,7 @@
-// Stream-51 (Roady et al., CVPR Workshops 2020): frames of videos of 51 animals and vehicles, in the
-// official archive's layout: Stream-51_meta_train.json with rows
-//   [class, clip, video, frame, shape, box, file], Stream-51_meta_test.json with [class, shape, box,
+// Stream-51 (Roady et al., CVPR Workshops 2020): frames of videos of 51 animals and vehicles, in
+// the official archive's layout: Stream-51_meta_train.json with rows
+//   [class, clip, video, frame, shape, box, file], Stream-51_meta_test.json with [class, shape,
+//   box,
 // file], the boxes as [right, left, bottom, top], and the images beside them. An image is its box,
 // enlarged by 1.1 about its centre and cut to the picture, as the official loader crops it.
 #include <algorithm>
@@ -20,8 +21,8 @@ constexpr double kEnlarge = 1.1;
 
 struct Stream51Options : DatasetOptions {
   Stream51Options() { root = "datasets/Stream-51"; }
-  int64_t frame_stride = 1;     // every so many frames of a video count
-  bool crop = true;             // to the object's box
+  int64_t frame_stride = 1;      // every so many frames of a video count
+  bool crop = true;              // to the object's box
   std::string novelty = "drop";  // test images of no class: drop | only (all of them, as class 0)
   template <class Visitor>
   void fields(Visitor&& visit) {
@@ -36,8 +37,9 @@ class Rows {
  public:
   explicit Rows(std::string path) : path_(std::move(path)) {
     if (!std::filesystem::exists(path_)) {
-      throw Error(path_ +
-                  ": not there; set dataset.root to the unpacked Stream-51 (see datasets/README.md)");
+      throw Error(
+          path_ +
+          ": not there; set dataset.root to the unpacked Stream-51 (see datasets/README.md)");
     }
     rows_ = Json::parse(read_file(path_, size_t{256} << 20), nullptr, /*allow_exceptions=*/false);
     if (!rows_.is_array()) fail(0, "is not a JSON list of rows");
@@ -88,8 +90,10 @@ class Rows {
     const auto edge = [](int64_t centre, double length, double sign) {
       return static_cast<int64_t>(static_cast<double>(centre) + sign * kEnlarge * length / 2);
     };
-    const int64_t right = std::min(edge(x, w, 1), width), left = std::max<int64_t>(edge(x, w, -1), 0);
-    const int64_t bottom = std::min(edge(y, h, 1), height), top = std::max<int64_t>(edge(y, h, -1), 0);
+    const int64_t right = std::min(edge(x, w, 1), width),
+                  left = std::max<int64_t>(edge(x, w, -1), 0);
+    const int64_t bottom = std::min(edge(y, h, 1), height),
+                  top = std::max<int64_t>(edge(y, h, -1), 0);
     return {top, left, bottom - top, right - left};
   }
 

@@ -112,7 +112,8 @@ class CodaPrompt final : public Method {
 
   torch::Tensor loss(const Batch& batch) override {
     const torch::Tensor logits =
-        classify(batch.images, efficiency_.train_query(batch.images, batch.indices), efficiency_.train_plan());
+        classify(batch.images, efficiency_.train_query(batch.images, batch.indices),
+                 efficiency_.train_plan());
     torch::Tensor total = Classifier::loss(logits, batch.labels, trained_.first, trained_.last);
     if (options_.ortho_weight > 0) {
       for (size_t i = 0; i < prompts_.size(); ++i) {

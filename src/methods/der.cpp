@@ -70,8 +70,7 @@ class Derpp final : public Der {
 const Registered<MethodKind> kDer{"der",
                                   "Buzzega et al. 2020, dark experience replay (arXiv 2004.07211)",
                                   method_kind<Der, DerOptions>()};
-const Registered<MethodKind> kDerpp{"derpp",
-                                    "Buzzega et al. 2020, DER++ (arXiv 2004.07211)",
+const Registered<MethodKind> kDerpp{"derpp", "Buzzega et al. 2020, DER++ (arXiv 2004.07211)",
                                     method_kind<Derpp, DerppOptions>()};
 
 }  // namespace

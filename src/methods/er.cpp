@@ -28,8 +28,7 @@ class Er final : public ReplayMethod {
   }
 };
 
-const Registered<MethodKind> kEr{"er",
-                                 "Chaudhry et al. 2019, experience replay (arXiv 1902.10486)",
+const Registered<MethodKind> kEr{"er", "Chaudhry et al. 2019, experience replay (arXiv 1902.10486)",
                                  method_kind<Er, ErOptions>()};
 
 }  // namespace

@@ -74,11 +74,11 @@ class Gdumb final : public HeadMethod {
     const auto [left, columns] = side(width);
     Batch mixed = batch;
     mixed.images = batch.images.clone();
-    mixed.images.narrow(2, top, rows).narrow(3, left, columns)
+    mixed.images.narrow(2, top, rows)
+        .narrow(3, left, columns)
         .copy_(batch.images.index_select(0, order).narrow(2, top, rows).narrow(3, left, columns));
     mixed.indices = torch::full_like(batch.indices, std::numeric_limits<int64_t>::max());
-    const double other =
-        static_cast<double>(rows * columns) / static_cast<double>(height * width);
+    const double other = static_cast<double>(rows * columns) / static_cast<double>(height * width);
     const torch::Tensor logits = network_.logits(network_.train_input(mixed));
     Batch swapped = batch;
     swapped.labels = batch.labels.index_select(0, order);

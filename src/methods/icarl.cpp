@@ -36,8 +36,9 @@ class Icarl final : public HeadMethod {
         buffer_(options, context.seed),
         capacity_(options.buffer_size) {
     if (options.buffer_bytes > 0) {
-      throw Error("method.buffer_bytes: icarl shares its buffer out in images a class; set "
-                  "buffer_size instead");
+      throw Error(
+          "method.buffer_bytes: icarl shares its buffer out in images a class; set "
+          "buffer_size instead");
     }
     means_ = torch::zeros({num_classes_, network_.feature_dim()}, context.device);
   }
@@ -53,8 +54,7 @@ class Icarl final : public HeadMethod {
 
   torch::Tensor loss(const Batch& batch) override {
     const Network::Input input = network_.train_input(original(batch));
-    torch::Tensor target =
-        torch::one_hot(batch.labels, num_classes_).to(torch::kFloat);
+    torch::Tensor target = torch::one_hot(batch.labels, num_classes_).to(torch::kFloat);
     if (!previous_.empty()) {
       Network::Input fixed = input;
       fixed.training = false;
@@ -63,14 +63,14 @@ class Icarl final : public HeadMethod {
       target.narrow(1, 0, old_classes_).copy_(old.narrow(1, 0, old_classes_));
     }
     const torch::Tensor logits = network_.logits(input);
-    return torch::binary_cross_entropy_with_logits(
-        logits.narrow(1, 0, trained_.last), target.narrow(1, 0, trained_.last));
+    return torch::binary_cross_entropy_with_logits(logits.narrow(1, 0, trained_.last),
+                                                   target.narrow(1, 0, trained_.last));
   }
 
   torch::Tensor predict(const Batch& batch) override {
     const torch::Tensor f = unit(network_.features(network_.test_input(batch)));
-    const torch::Tensor distance = f.square().sum(1, true) + means_.square().sum(1) -
-                                   2 * torch::mm(f, means_.t());
+    const torch::Tensor distance =
+        f.square().sum(1, true) + means_.square().sum(1) - 2 * torch::mm(f, means_.t());
     torch::Tensor scores = -distance;
     const int64_t unseen = num_classes_ - known_classes_;
     scores.narrow(1, known_classes_, unseen).fill_(-std::numeric_limits<float>::infinity());

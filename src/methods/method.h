@@ -63,7 +63,8 @@ class Method {
   /// What the optimiser may touch, this task. Called after begin_task; empty: there is nothing to
   /// step, and the task has no training steps.
   virtual std::vector<torch::Tensor> parameters() = 0;
-  /// Parameters of earlier tasks that the method keeps beside these (Progressive Networks' columns).
+  /// Parameters of earlier tasks that the method keeps beside these (Progressive Networks'
+  /// columns).
   virtual int64_t frozen_parameters() { return 0; }
   /// A factor on the learning rate for each of parameters(); empty: 1 for all.
   virtual std::vector<double> lr_factors() { return {}; }
@@ -83,7 +84,7 @@ struct MethodKind {
   static constexpr const char* kKind = "method";
   std::unique_ptr<Method> (*make)(const MethodContext& context);
   Json (*options)(const Section& section);  // the effective options; throws Error on unknown keys
-  bool joint = false;  // learns all tasks at once, at the end: the upper bound
+  bool joint = false;                       // learns all tasks at once, at the end: the upper bound
 };
 
 /// The last line of a method's file: registers name, citation, options and factory.

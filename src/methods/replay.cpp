@@ -32,8 +32,7 @@ void ReplayMethod::after_step() {
   const torch::Tensor labels = fresh_.labels.cpu();
   for (int64_t i = 0; i < fresh_.size() && to_store_ > 0; ++i, --to_store_) {
     const int64_t index = fresh_.indices[i].item<int64_t>();
-    buffer_.offer(labels[i].item<int64_t>(), index,
-                  notes_.defined() ? notes_[i] : torch::Tensor(),
+    buffer_.offer(labels[i].item<int64_t>(), index, notes_.defined() ? notes_[i] : torch::Tensor(),
                   [&] { return images_.image(index); });
   }
   fresh_ = {};

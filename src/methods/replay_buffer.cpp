@@ -18,7 +18,8 @@ bool ReplayBuffer::is_full() const {
 }
 
 int64_t ReplayBuffer::slot_for(int64_t label) {
-  Random random({seed_, static_cast<uint64_t>(RandomUse::kBuffer), static_cast<uint64_t>(offered_)});
+  Random random(
+      {seed_, static_cast<uint64_t>(RandomUse::kBuffer), static_cast<uint64_t>(offered_)});
   const int64_t before = offered_++;
   if (static_cast<size_t>(label) >= offered_by_class_.size()) {
     offered_by_class_.resize(static_cast<size_t>(label) + 1, 0);

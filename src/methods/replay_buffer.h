@@ -15,9 +15,9 @@ namespace rep {
 
 /// How much of the past a method keeps.
 struct BufferOptions {
-  int64_t buffer_size = 500;          // images at most
-  int64_t buffer_bytes = 0;           // bytes of stored images at most; 0: no such limit
-  std::string policy = "reservoir";   // which images are kept, see ReplayBuffer
+  int64_t buffer_size = 500;         // images at most
+  int64_t buffer_bytes = 0;          // bytes of stored images at most; 0: no such limit
+  std::string policy = "reservoir";  // which images are kept, see ReplayBuffer
   template <class Visitor>
   void buffer_fields(Visitor&& visit, std::vector<std::string> policies) {
     visit("buffer_size", buffer_size, at_least(1));
@@ -38,8 +38,8 @@ class ReplayBuffer final : public Dataset {
  public:
   struct Item {
     std::vector<uint8_t> png;
-    int64_t label = 0;  // in the order of the stream
-    int64_t index = 0;  // in the training set
+    int64_t label = 0;   // in the order of the stream
+    int64_t index = 0;   // in the training set
     torch::Tensor note;  // what the method keeps with it (DER's logits), or undefined
   };
 

@@ -31,9 +31,7 @@ void StepLog::state(State& s) {
 
 Efficiency::Efficiency(const EfficiencyConfig& config, std::shared_ptr<Backbone> backbone,
                        VisionTransformer query_backbone, int64_t seed)
-    : config_(config),
-      backbone_(std::move(backbone)),
-      query_backbone_(std::move(query_backbone)) {
+    : config_(config), backbone_(std::move(backbone)), query_backbone_(std::move(query_backbone)) {
   if (const auto* vit = dynamic_cast<const VisionTransformerImpl*>(backbone_.get())) {
     vit_ = vit->options;
     merge_ = merging_schedule(config.token_merging, vit_->depth);

@@ -10,10 +10,8 @@ namespace rep {
 namespace {
 
 torch::nn::Conv2d convolution(int64_t in, int64_t out, int64_t kernel, int64_t stride) {
-  return torch::nn::Conv2d(torch::nn::Conv2dOptions(in, out, kernel)
-                               .stride(stride)
-                               .padding(kernel / 2)
-                               .bias(false));
+  return torch::nn::Conv2d(
+      torch::nn::Conv2dOptions(in, out, kernel).stride(stride).padding(kernel / 2).bias(false));
 }
 
 const Registered<ResNetOptions> kResNet18{
@@ -27,9 +25,8 @@ BasicBlockImpl::BasicBlockImpl(int64_t in, int64_t out, int64_t stride) {
   conv2 = register_module("conv2", convolution(out, out, 3, 1));
   bn2 = register_module("bn2", torch::nn::BatchNorm2d(out));
   if (stride == 1 && in == out) return;
-  downsample = register_module("downsample",
-                               torch::nn::Sequential(convolution(in, out, 1, stride),
-                                                     torch::nn::BatchNorm2d(out)));
+  downsample = register_module("downsample", torch::nn::Sequential(convolution(in, out, 1, stride),
+                                                                   torch::nn::BatchNorm2d(out)));
 }
 
 torch::Tensor BasicBlockImpl::forward(const torch::Tensor& x) {
@@ -45,10 +42,10 @@ ResNet18Impl::ResNet18Impl(const ResNetOptions& options_) : options(options_) {
   int64_t channels = options.width;
   for (int64_t stage = 0; stage < 4; ++stage) {
     const int64_t out = options.width << stage;
-    stages_.push_back(register_module(
-        "layer" + std::to_string(stage + 1),
-        torch::nn::Sequential(BasicBlock(channels, out, stage == 0 ? 1 : 2),
-                              BasicBlock(out, out, 1))));
+    stages_.push_back(
+        register_module("layer" + std::to_string(stage + 1),
+                        torch::nn::Sequential(BasicBlock(channels, out, stage == 0 ? 1 : 2),
+                                              BasicBlock(out, out, 1))));
     channels = out;
   }
   torch::NoGradGuard no_grad;

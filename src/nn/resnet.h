@@ -12,9 +12,9 @@ namespace rep {
 struct ResNetOptions {
   static constexpr const char* kKind = "backbone";
   int64_t image_size = 32;
-  int64_t width = 64;         // channels of the first stage; the others have 2, 4 and 8 times as many
-  std::string stem = "auto";  // cifar: 3x3, stride 1; imagenet: 7x7, stride 2, and pooling; auto: by
-                              // image size, cifar up to 64 pixels
+  int64_t width = 64;  // channels of the first stage; the others have 2, 4 and 8 times as many
+  std::string stem = "auto";  // cifar: 3x3, stride 1; imagenet: 7x7, stride 2, and pooling; auto:
+                              // by image size, cifar up to 64 pixels
   bool cifar_stem() const { return stem == "auto" ? image_size <= 64 : stem == "cifar"; }
 };
 

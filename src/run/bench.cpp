@@ -122,15 +122,13 @@ Json bench(const Config& asked, int64_t steps, int64_t warmup) {
   // An image is tested once for every task from its own on; its query is computed the first time.
   learner.efficiency->remember_test_queries(test->size());
   const auto tested = [&] {
-    return seconds_of(device,
-                      [&] { evaluate(learner, *test, task, task.last_label(), config); });
+    return seconds_of(device, [&] { evaluate(learner, *test, task, task.last_label(), config); });
   };
   const double first = tested(), again = tested();
   const auto T = static_cast<double>(stream.tasks.size());
   const double tests = T * (T + 1) / 2;
-  const double an_image =
-      (T * first + (tests - T) * again) / tests /
-      static_cast<double>(std::max<size_t>(1, task.test.size()));
+  const double an_image = (T * first + (tests - T) * again) / tests /
+                          static_cast<double>(std::max<size_t>(1, task.test.size()));
 
   const double unit_seconds = median(timing.units), step = median(timing.steps);
   const auto count = static_cast<double>(timing.steps.size());
@@ -155,8 +153,7 @@ Json bench(const Config& asked, int64_t steps, int64_t warmup) {
             {"min", *std::min_element(timing.steps.begin(), timing.steps.end())},
             {"max", *std::max_element(timing.steps.begin(), timing.steps.end())}}},
           {"phases", phases},
-          {"eval_ratio",
-           an_image / (unit_seconds / static_cast<double>(config.train.batch_size))},
+          {"eval_ratio", an_image / (unit_seconds / static_cast<double>(config.train.batch_size))},
           {"matmul_flops_per_second", {{"fp32", fp32}, {"bf16", bf16}}},
           {"matmul_fraction", 2 * step_macs / step / fp32},
           {"peak_tensor_bytes", timing.peak},

@@ -100,8 +100,7 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
         result.set_parameters(learner.parameters());
       }
       train_task(
-          learner, *train, task, last_task + 1, config, position,
-          folder.take_optimizer_restorer(),
+          learner, *train, task, last_task + 1, config, position, folder.take_optimizer_restorer(),
           [&](Optimizer& optimizer, const StepReport* report) {
             if (report) folder.log_step(*report);
             folder.save_if_due(learner, position, result, optimizer);

@@ -50,8 +50,8 @@ void train_task(Learner& learner, const Dataset& data, const Task& task, int64_t
   Optimizer optimizer(config.train.optimizer, method.parameters(), method.lr_factors());
   if (restore) restore(optimizer);
   restore = nullptr;
-  const TrainingSet set = optimizer.parameters().empty() ? TrainingSet{&data, {}}
-                                                         : method.training_set(data, task);
+  const TrainingSet set =
+      optimizer.parameters().empty() ? TrainingSet{&data, {}} : method.training_set(data, task);
   const auto images = static_cast<int64_t>(set.samples.size());
   const int64_t steps = steps_of_task(config.train, images);
   const int64_t per_epoch = batches(images, config.train);

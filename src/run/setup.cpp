@@ -52,10 +52,9 @@ void resolve_sections(Config& config) {
   config.method.effective =
       Registry<MethodKind>::get().at(config.method.name).value.options(config.method);
   const bool resnet = is_resnet(config.backbone);
-  const VitOptions options =
-      resnet ? VitOptions{}
-             : vit_options(config.backbone.name, config.backbone.image_size,
-                           config.backbone.patch_size);
+  const VitOptions options = resnet ? VitOptions{}
+                                    : vit_options(config.backbone.name, config.backbone.image_size,
+                                                  config.backbone.patch_size);
   trainable_blocks(config.backbone, resnet ? 4 : options.depth);
   if (config.precision != "fp32") {
     throw Error("precision: this version computes in fp32 only; take precision: fp32");
@@ -112,17 +111,15 @@ Learner::Learner(const Config& config, const Stream& stream, const Dataset& trai
   }
   efficiency =
       std::make_unique<Efficiency>(config.efficiency, backbone, query_backbone, config.seed);
-  images = std::make_unique<TaskImages>(train, transform(config, /*train=*/true),
-                                        transform(config, /*train=*/false),
-                                        TaskImages::Options{config.eval.batch_size,
-                                                            config.train.workers, config.seed},
-                                        device);
+  images = std::make_unique<TaskImages>(
+      train, transform(config, /*train=*/true), transform(config, /*train=*/false),
+      TaskImages::Options{config.eval.batch_size, config.train.workers, config.seed}, device);
   if (config.train.augment == "none") efficiency->remember_train_queries(train.size());
-  method = Registry<MethodKind>::get()
-               .at(config.method.name)
-               .value.make({config.method, backbone, *efficiency, *images, stream.num_classes(),
-                            static_cast<int64_t>(stream.tasks.size()), config.seed, device,
-                            folder});
+  method =
+      Registry<MethodKind>::get()
+          .at(config.method.name)
+          .value.make({config.method, backbone, *efficiency, *images, stream.num_classes(),
+                       static_cast<int64_t>(stream.tasks.size()), config.seed, device, folder});
 }
 
 Transform Learner::transform(const Config& config, bool train) const {

@@ -3,7 +3,6 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
@@ -13,8 +12,8 @@
 
 #include "core/error.h"
 #include "core/files.h"
-#include "core/json.h"
 #include "core/suggest.h"
+#include "study/report_table.h"
 
 namespace rep {
 namespace {
@@ -24,22 +23,10 @@ namespace fs = std::filesystem;
 constexpr size_t kMaxBytes = size_t{16} << 20;  // of one result.json
 constexpr int kMaxDepth = 32;
 
-// ---------------------------------------------------------------------------------- reading
-
-using Settings = std::map<std::string, std::string>;  // dotted configuration key -> its value
-
-struct Run {
-  std::string path;
-  std::string name;
-  Json result;
-  Settings settings;
-  bool complete = false;
-};
-
 // What no number depends on, and what one averages over.
 bool is_ignored(const std::string& key) {
-  static const std::set<std::string> kIgnored{"name",   "seed",          "threads",
-                                              "device", "train.workers", "train.checkpoint_seconds"};
+  static const std::set<std::string> kIgnored{
+      "name", "seed", "threads", "device", "train.workers", "train.checkpoint_seconds"};
   return kIgnored.count(key) > 0;
 }
 
@@ -112,16 +99,6 @@ std::vector<Run> read_runs(const std::vector<std::string>& paths) {
   return runs;
 }
 
-// ---------------------------------------------------------------------------------- columns
-
-struct Column {
-  std::string key, header, pointer;
-  double scale = 1;  // to the header's unit
-  int digits = 2;
-  int better = 0;  // 1: more is, -1: less is
-  bool deviation = false;  // shown with its standard deviation
-};
-
 const std::vector<Column>& short_names() {
   static const std::vector<Column> kColumns{
       {"task_incremental_accuracy", "task-incremental %",
@@ -177,13 +154,6 @@ std::optional<double> value_of(const Column& column, const Json& result) {
   return result[at].get<double>() * column.scale;
 }
 
-// ---------------------------------------------------------------------------------- grouping
-
-struct Statistic {
-  double mean = 0, deviation = 0;  // the sample's, over n - 1
-  int64_t n = 0;
-};
-
 Statistic statistic(const std::vector<double>& values) {
   Statistic s;
   s.n = static_cast<int64_t>(values.size());
@@ -194,20 +164,6 @@ Statistic statistic(const std::vector<double>& values) {
   if (s.n > 1) s.deviation = std::sqrt(squares / static_cast<double>(s.n - 1));
   return s;
 }
-
-struct Row {
-  Settings settings;               // what its runs share, restricted to the grouping keys
-  std::vector<const Run*> runs;
-  std::vector<Statistic> values;   // by column
-  std::vector<std::string> labels; // by label column
-};
-
-struct Table {
-  std::vector<std::string> label_keys;
-  std::vector<Column> columns;
-  std::vector<Row> rows;
-  std::vector<std::string> notes;
-};
 
 std::string get(const Settings& settings, const std::string& key) {
   const auto found = settings.find(key);
@@ -305,8 +261,10 @@ Table make_table(const std::vector<Run>& all, const ReportOptions& options) {
 
   std::vector<std::string> metrics = options.metrics;
   if (metrics.empty()) {
-    metrics = {"average_accuracy", "average_incremental_accuracy", "forgetting", "train_macs",
-               "peak_tensor_bytes", "state_bytes", "train_seconds"};
+    metrics = {"average_accuracy",  "average_incremental_accuracy",
+               "forgetting",        "train_macs",
+               "peak_tensor_bytes", "state_bytes",
+               "train_seconds"};
   }
   for (const std::string& key : metrics) {
     table.columns.push_back(column_of(key, runs.front()->result["metrics"]));
@@ -329,8 +287,8 @@ Table make_table(const std::vector<Run>& all, const ReportOptions& options) {
     }
   }
 
-  table.label_keys = options.group_by.empty() ? telling_keys(table.rows, differing)
-                                              : options.group_by;
+  table.label_keys =
+      options.group_by.empty() ? telling_keys(table.rows, differing) : options.group_by;
   for (Row& row : table.rows) {
     for (const std::string& key : table.label_keys) row.labels.push_back(get(row.settings, key));
   }
@@ -339,11 +297,10 @@ Table make_table(const std::vector<Run>& all, const ReportOptions& options) {
 
   // What the reader has to know: what was equal, and what differs without having a column.
   std::string equal;
-  for (const char* key :
-       {"dataset.name", "dataset.limit_train", "dataset.limit_test", "stream.tasks",
-        "stream.class_order", "backbone.name", "train.epochs", "train.iterations",
-        "train.batch_size", "train.optimizer.name", "train.optimizer.lr", "train.schedule",
-        "train.augment", "precision"}) {
+  for (const char* key : {"dataset.name", "dataset.limit_train", "dataset.limit_test",
+                          "stream.tasks", "stream.class_order", "backbone.name", "train.epochs",
+                          "train.iterations", "train.batch_size", "train.optimizer.name",
+                          "train.optimizer.lr", "train.schedule", "train.augment", "precision"}) {
     const std::string value = get(runs.front()->settings, key);
     if (!keys.count(key) || differing.count(key) || value.empty() || value == "0") continue;
     equal += (equal.empty() ? "" : ", ") + std::string(key) + " " + value;
@@ -351,8 +308,8 @@ Table make_table(const std::vector<Run>& all, const ReportOptions& options) {
   if (!equal.empty()) table.notes.insert(table.notes.begin(), "held equal: " + equal);
   std::string also, pooled;
   for (const std::string& key : differing) {
-    const bool shown = std::find(table.label_keys.begin(), table.label_keys.end(), key) !=
-                       table.label_keys.end();
+    const bool shown =
+        std::find(table.label_keys.begin(), table.label_keys.end(), key) != table.label_keys.end();
     if (shown) continue;
     const bool mixed = std::any_of(table.rows.begin(), table.rows.end(),
                                    [&](const Row& row) { return differs(key, row.runs); });
@@ -366,8 +323,6 @@ Table make_table(const std::vector<Run>& all, const ReportOptions& options) {
   if (!also.empty()) table.notes.push_back("differs between rows, too: " + also);
   return table;
 }
-
-// ---------------------------------------------------------------------------------- published
 
 bool uses_rep(const Settings& settings) {
   return get(settings, "efficiency.token_merging.kind") != "none" ||
@@ -389,9 +344,8 @@ void add_published(const std::string& path, Table& table) {
     if (!file.IsSequence()) throw Error(path + ": has no list 'numbers' of published figures");
     for (const Row& row : table.rows) {
       const Settings& settings = row.runs.front()->settings;
-      const auto metric = std::find_if(table.columns.begin(), table.columns.end(), [](const auto& c) {
-        return c.key == "average_accuracy";
-      });
+      const auto metric = std::find_if(table.columns.begin(), table.columns.end(),
+                                       [](const auto& c) { return c.key == "average_accuracy"; });
       if (metric == table.columns.end()) return;
       const double ours = row.values[static_cast<size_t>(metric - table.columns.begin())].mean;
       for (const YAML::Node& entry : file) {
@@ -406,221 +360,16 @@ void add_published(const std::string& path, Table& table) {
         std::snprintf(text, sizeof text, "%.2f, ours %+.2f", theirs, ours - theirs);
         std::string label;
         for (const std::string& part : row.labels) label += (label.empty() ? "" : " ") + part;
-        table.notes.push_back(
-            "published for " + (label.empty() ? get(settings, "method.name") : label) + ": " + text +
-            " (" + entry["backbone"].as<std::string>("") + "; " +
-            entry["source"].as<std::string>("") +
-            (entry["confirmed"].as<bool>(false) ? "" : "; not confirmed") + ")");
+        table.notes.push_back("published for " +
+                              (label.empty() ? get(settings, "method.name") : label) + ": " + text +
+                              " (" + entry["backbone"].as<std::string>("") + "; " +
+                              entry["source"].as<std::string>("") +
+                              (entry["confirmed"].as<bool>(false) ? "" : "; not confirmed") + ")");
       }
     }
   } catch (const YAML::Exception& error) {
     throw Error(path + ": is not readable as YAML: " + error.what());
   }
-}
-
-// ---------------------------------------------------------------------------------- printing
-
-std::string number(double value, int digits) {
-  char text[64];
-  std::snprintf(text, sizeof text, "%.*f", digits, value);
-  return text;
-}
-
-// The columns' best rows, where "best" means something and there is more than one row.
-std::vector<std::optional<double>> best_of(const Table& table) {
-  std::vector<std::optional<double>> best(table.columns.size());
-  if (table.rows.size() < 2) return best;
-  for (size_t c = 0; c < table.columns.size(); ++c) {
-    if (table.columns[c].better == 0) continue;
-    for (const Row& row : table.rows) {
-      const Statistic& s = row.values[c];
-      if (s.n == 0) continue;
-      if (!best[c] || (s.mean - *best[c]) * table.columns[c].better > 0) best[c] = s.mean;
-    }
-  }
-  return best;
-}
-
-std::string short_key(const std::string& key) {
-  static const std::map<std::string, std::string> kNames{{"method.name", "method"},
-                                                         {"backbone.name", "backbone"},
-                                                         {"dataset.name", "data set"},
-                                                         {"stream.tasks", "tasks"}};
-  const auto found = kNames.find(key);
-  if (found != kNames.end()) return found->second;
-  return key.rfind("efficiency.", 0) == 0 || key.rfind("method.", 0) == 0
-             ? key.substr(key.find('.') + 1)
-             : key;
-}
-
-struct Style {
-  std::string plus_minus, bold_before, bold_after;
-};
-
-// Headers, then rows, as text cells.
-std::vector<std::vector<std::string>> cells(const Table& table, const Style& style) {
-  std::vector<std::vector<std::string>> lines(1);
-  for (const std::string& key : table.label_keys) lines[0].push_back(short_key(key));
-  if (table.label_keys.empty()) lines[0].emplace_back("name");
-  lines[0].emplace_back("n");
-  for (const Column& column : table.columns) lines[0].push_back(column.header);
-  const auto best = best_of(table);
-  for (const Row& row : table.rows) {
-    std::vector<std::string> line = row.labels;
-    if (line.empty()) line.push_back(row.runs.front()->name);
-    line.push_back(std::to_string(row.runs.size()));
-    for (size_t c = 0; c < table.columns.size(); ++c) {
-      const Statistic& s = row.values[c];
-      const Column& column = table.columns[c];
-      std::string text = s.n == 0 ? "-" : number(s.mean, column.digits);
-      if (s.n > 1 && column.deviation) text += style.plus_minus + number(s.deviation, column.digits);
-      if (s.n > 0 && best[c] && s.mean == *best[c]) text = style.bold_before + text + style.bold_after;
-      line.push_back(text);
-    }
-    lines.push_back(std::move(line));
-  }
-  return lines;
-}
-
-// Columns on a screen: a character is what is not a UTF-8 continuation.
-size_t width_of(const std::string& text) {
-  return static_cast<size_t>(
-      std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; }));
-}
-
-std::string as_table(const Table& table) {
-  const auto lines = cells(table, {" ± ", "*", "*"});
-  std::vector<size_t> widths(lines[0].size(), 0);
-  for (const auto& line : lines) {
-    for (size_t c = 0; c < line.size(); ++c) widths[c] = std::max(widths[c], width_of(line[c]));
-  }
-  const size_t labels = std::max<size_t>(1, table.label_keys.size());
-  std::string text;
-  for (const auto& line : lines) {
-    std::string out;
-    for (size_t c = 0; c < line.size(); ++c) {
-      const std::string space(widths[c] - width_of(line[c]), ' ');
-      out += (c ? "  " : "") + (c < labels ? line[c] + space : space + line[c]);
-    }
-    out.erase(out.find_last_not_of(' ') + 1);
-    text += out + "\n";
-  }
-  for (const std::string& note : table.notes) text += note + "\n";
-  return text;
-}
-
-std::string as_markdown(const Table& table) {
-  const auto lines = cells(table, {" ± ", "**", "**"});
-  std::string text;
-  for (size_t i = 0; i < lines.size(); ++i) {
-    for (const std::string& cell : lines[i]) {
-      text += "| ";
-      for (const char c : cell) text += c == '|' ? std::string("\\|") : std::string(1, c);
-      text += " ";
-    }
-    text += "|\n";
-    if (i > 0) continue;
-    for (size_t c = 0; c < lines[0].size(); ++c) {
-      text += c < std::max<size_t>(1, table.label_keys.size()) ? "|---" : "|---:";
-    }
-    text += "|\n";
-  }
-  for (const std::string& note : table.notes) text += "\n" + note + "\n";
-  return text;
-}
-
-std::string latex(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    if (std::string("_%&#${}").find(c) != std::string::npos) {
-      out += std::string("\\") + c;
-    } else if (c == '\\') {
-      out += "\\textbackslash{}";
-    } else if (c == '~' || c == '^') {
-      out += std::string("\\") + c + "{}";
-    } else {
-      out += c;
-    }
-  }
-  return out;
-}
-
-std::string as_latex(const Table& table) {
-  // Marks that latex() leaves alone, exchanged afterwards.
-  const auto lines = cells(table, {"\x01", "\x02", "\x03"});
-  const size_t labels = std::max<size_t>(1, table.label_keys.size());
-  std::string text = "% \\usepackage{booktabs}\n\\begin{tabular}{" + std::string(labels, 'l') +
-                     std::string(lines[0].size() - labels, 'r') + "}\n\\toprule\n";
-  for (size_t i = 0; i < lines.size(); ++i) {
-    for (size_t c = 0; c < lines[i].size(); ++c) {
-      text += c ? " & " : "";
-      for (const char letter : latex(lines[i][c])) {
-        switch (letter) {
-          case '\x01': text += " $\\pm$ "; break;
-          case '\x02': text += "\\textbf{"; break;
-          case '\x03': text += "}"; break;
-          default: text += letter;
-        }
-      }
-    }
-    text += " \\\\\n";
-    if (i == 0) text += "\\midrule\n";
-  }
-  text += "\\bottomrule\n\\end{tabular}\n";
-  for (const std::string& note : table.notes) text += "% " + note + "\n";
-  return text;
-}
-
-std::string quoted_csv(const std::string& cell) {
-  if (cell.find_first_of(",\"\n") == std::string::npos) return cell;
-  std::string out = "\"";
-  for (const char c : cell) out += c == '"' ? std::string("\"\"") : std::string(1, c);
-  return out + "\"";
-}
-
-std::string as_csv(const Table& table) {
-  std::string text;
-  for (const std::string& key : table.label_keys) text += quoted_csv(key) + ",";
-  text += "name,n";
-  for (const Column& column : table.columns) {
-    text += "," + column.key + "_mean," + column.key + "_sd";
-  }
-  text += "\n";
-  for (const Row& row : table.rows) {
-    for (const std::string& label : row.labels) text += quoted_csv(label) + ",";
-    text += quoted_csv(row.runs.front()->name) + "," + std::to_string(row.runs.size());
-    for (size_t c = 0; c < table.columns.size(); ++c) {
-      const Statistic& s = row.values[c];
-      const double scale = table.columns[c].scale;  // back to the result's own unit
-      text += s.n == 0 ? ",," : "," + number(s.mean / scale, 6) + "," + number(s.deviation / scale, 6);
-    }
-    text += "\n";
-  }
-  return text;
-}
-
-std::string as_json(const Table& table) {
-  Json rows = Json::array();
-  for (const Row& row : table.rows) {
-    Json settings = Json::object(), metrics = Json::object(), paths = Json::array();
-    for (size_t k = 0; k < table.label_keys.size(); ++k) {
-      settings[table.label_keys[k]] = row.labels[k];
-    }
-    for (size_t c = 0; c < table.columns.size(); ++c) {
-      const Statistic& s = row.values[c];
-      const double scale = table.columns[c].scale;
-      metrics[table.columns[c].key] =
-          s.n == 0 ? Json(nullptr)
-                   : Json{{"mean", s.mean / scale}, {"sd", s.deviation / scale}, {"n", s.n}};
-    }
-    for (const Run* run : row.runs) paths.push_back(run->path);
-    rows.push_back({{"name", row.runs.front()->name},
-                    {"settings", settings},
-                    {"n", row.runs.size()},
-                    {"metrics", metrics},
-                    {"results", paths}});
-  }
-  return Json{{"rows", rows}, {"notes", table.notes}}.dump(1) + "\n";
 }
 
 }  // namespace
@@ -629,12 +378,7 @@ std::string make_report(const ReportOptions& options) {
   const std::vector<Run> runs = read_runs(options.paths);
   Table table = make_table(runs, options);
   if (!options.published.empty()) add_published(options.published, table);
-  if (options.format == "json") return as_json(table);
-  if (options.format == "csv") return as_csv(table);
-  if (table.rows.empty()) return "no run is finished\n";
-  if (options.format == "markdown") return as_markdown(table);
-  if (options.format == "latex") return as_latex(table);
-  return as_table(table);
+  return write_table(table, options.format);
 }
 
 }  // namespace rep
