@@ -8,10 +8,8 @@ namespace {
 
 std::vector<std::string> methods() {
   std::vector<std::string> names;
-  const Finished list = rep_command("list methods --json");
-  for (const auto& entry : nlohmann::json::parse(list.output)["methods"]) {
-    names.push_back(entry["name"]);
-  }
+  const nlohmann::json list = nlohmann::json::parse(rep_command("list methods --json").output);
+  for (const auto& entry : list["methods"]) names.push_back(entry["name"]);
   return names;
 }
 
