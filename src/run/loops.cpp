@@ -48,8 +48,11 @@ void train_task(Learner& learner, const Dataset& data, const Task& task, int64_t
                 const AfterStep& after_step, Result& result, Progress& progress) {
   Method& method = *learner.method;
   Optimizer optimizer(config.train.optimizer, method.parameters(), method.lr_factors());
-  if (restore) restore(optimizer);
-  restore = nullptr;
+  if (restore) {
+    restore(optimizer);
+    restore = nullptr;          // and with it the checkpoint that it held,
+    reset_peak_tensor_bytes();  // which an uninterrupted run does not have
+  }
   const TrainingSet set =
       optimizer.parameters().empty() ? TrainingSet{&data, {}} : method.training_set(data, task);
   const auto images = static_cast<int64_t>(set.samples.size());
