@@ -127,6 +127,7 @@ void train_task(Learner& learner, const Dataset& data, const Task& task, int64_t
       after_step(optimizer, log ? &report : nullptr);
     }
   }
+  optimizer.zero_grad();  // gradients of what a later task freezes would stay
   progress.end_task();
 }
 
