@@ -1,6 +1,7 @@
 # Everything rep is built on, from the system's packages (Debian: scripts/setup.sh) or, for LibTorch,
 # from CMAKE_PREFIX_PATH. Nothing is downloaded here.
 find_package(Threads REQUIRED)
+find_package(OpenMP REQUIRED COMPONENTS CXX)  # LibTorch's at::parallel_for is compiled into its callers
 find_package(OpenCV REQUIRED COMPONENTS core imgproc imgcodecs)
 find_package(yaml-cpp REQUIRED)
 find_package(spdlog REQUIRED)

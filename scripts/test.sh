@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds everything and runs the tests; ctest's summary comes last.
 #
-# usage: scripts/test.sh [--label L]... [--all] [--asan | --preset P] [--torch PATH]
+# usage: scripts/test.sh [--label L]... [--all] [--slurm] [--asan | --preset P] [--torch PATH]
 #
 #   --label L      only tests with this label: unit, learn, e2e, data, lint, gpu, slurm or long
 #   --all          every test; without it, those labelled gpu, slurm or long are left out
+#   --slurm        only the tests against a SLURM, which is installed and started for them
+#                  (scripts/test_slurm.sh)
 #   --asan         the build with AddressSanitizer and UndefinedBehaviorSanitizer
 #   --preset P     another build: release (default), dev or asan
 #   --torch PATH   against the LibTorch in PATH (see scripts/setup.sh --help)
@@ -14,11 +16,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/common.sh
 
-preset=release torch='' labels='' selection=(-LE '^(gpu|slurm|long)$')
+preset=release torch='' labels='' slurm=no selection=(-LE '^(gpu|slurm|long)$')
 while (($# > 0)); do
   case $1 in
     --label) labels+="|${2:?"--label needs a label"}"; shift ;;
     --all) selection=() ;;
+    --slurm) slurm=yes ;;
     --asan) preset=asan ;;
     --preset) preset=${2:?"--preset needs release, dev or asan"}; shift ;;
     --torch) torch=${2:?"--torch needs a folder"}; shift ;;
@@ -32,6 +35,7 @@ if [[ -n $labels ]]; then selection=(-L "^(${labels#|})\$"); fi
 scripts/setup.sh --tests --preset "$preset" ${torch:+--torch "$torch"}
 
 folder=$(build_folder "$preset" "$torch")
+if [[ $slurm == yes ]]; then exec scripts/test_slurm.sh "$folder"; fi
 ctest=$(dirname "$(find_cmake)")/ctest
 if [[ ${CI:-} != true && -t 1 ]]; then selection+=(--progress); fi
 say "testing $folder"

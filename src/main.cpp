@@ -1,11 +1,13 @@
 // The program: hands the command line to a subcommand, and turns what it throws into a sentence on
 // stderr and an exit code (core/error.h).
 #include <c10/util/Exception.h>
+#include <malloc.h>
 #include <unistd.h>
 
 #include <cstdlib>
 #include <exception>
 #include <iostream>
+#include <limits>
 #include <new>
 #include <string>
 #include <vector>
@@ -104,10 +106,21 @@ void shorten_openmp_spin(int argc, char** argv) {
   execv("/proc/self/exe", argv);  // returns only when it failed: then it goes on slower
 }
 
+/// A training step frees and takes the same large blocks again and again. By itself glibc hands each
+/// back to the kernel, which clears every page anew when it is next touched: a tenth of a step.
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_MAX, 0);
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+  mallopt(M_TOP_PAD, 16 << 20);
+#endif
+}
+
 }  // namespace
 }  // namespace rep
 
 int main(int argc, char** argv) {
   rep::shorten_openmp_spin(argc, argv);
+  rep::keep_freed_memory();
   return rep::run(argc, argv);
 }

@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "core/error.h"
+#include "data/image_files.h"
+#include "data/resample.h"
 #include "tests/golden.h"
 
 namespace rep {
@@ -164,12 +166,15 @@ TEST(Transform, TestViewsAreResizedThenCroppedAndNeverRandom) {
     EXPECT_EQ(transform.view(image, Random({1})).pixels, transform.view(image, Random({2})).pixels);
     return transform.view(image, Random({1})).pixels;
   };
+  // Resize(256), 60 x 47 to int(256 * 60 / 47) = 326 x 256; round((326 - 224) / 2) = 51.
   EXPECT_EQ(view("l2p", 224),
-            center_crop(resize_shorter_side(image, 256, Filter::kBicubic), 224).pixels);
-  EXPECT_EQ(view("l2p", 32),  // int(32 * 256 / 224) = 36
-            center_crop(resize_shorter_side(image, 36, Filter::kBicubic), 32).pixels);
+            cut_out(resize(image, 326, 256, Filter::kBicubic), {51, 16, 224, 224}).pixels);
+  // int(32 * 256 / 224) = 36; int(36 * 60 / 47) = 45; round((45 - 32) / 2) = round(6.5) = 6.
+  EXPECT_EQ(view("l2p", 32),
+            cut_out(resize(image, 45, 36, Filter::kBicubic), {6, 2, 32, 32}).pixels);
+  // int(32 * 60 / 47) = 40.
   EXPECT_EQ(view("coda", 32),
-            center_crop(resize_shorter_side(image, 32, Filter::kBilinear), 32).pixels);
+            cut_out(resize(image, 40, 32, Filter::kBilinear), {4, 0, 32, 32}).pixels);
   EXPECT_EQ(view("none", 32), resize(image, 32, 32, Filter::kBicubic).pixels);
 }
 

@@ -1,7 +1,6 @@
 // The methods that keep statistics of classes (ncm, slda, ranpac, slca), against their formulas
 // written out in plain tensor algebra.
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 #include <yaml-cpp/yaml.h>
 
 #include <cmath>
@@ -17,6 +16,7 @@
 #include "methods/slca.h"
 #include "methods/slda.h"
 #include "tensor/optimizer.h"
+#include "tensor/torch.h"
 
 namespace rep {
 namespace {

@@ -1,4 +1,5 @@
 // Bad input is one sentence and exit code 1 (2 for a wrong command line).
+#include "data/image.h"
 #include "tests/run_command.h"
 
 namespace rep {
@@ -95,6 +96,76 @@ TEST(CommandLine, CheckAcceptsWhatRunWould) {
   const Finished good = rep_command("check " + config);
   EXPECT_EQ(good.exit_code, 0) << good.output;
   EXPECT_EQ(rep_command("check " + config + " --set method.top_k=11").exit_code, 1);
+}
+
+TEST(CommandLine, CheckSaysWhatTheDataHoldsAndDrawsIt) {
+  const std::string folder = fresh_folder("check_data");
+  const std::string config = write_text(folder + "/c.yaml", small_experiment("l2p"));
+  const std::string sheet = folder + "/sheet.png";
+  const Finished drawn = rep_command("check " + config + " --preview " + sheet);
+  ASSERT_EQ(drawn.exit_code, 0) << drawn.output;
+  EXPECT_NE(drawn.output.find("training: 96 images of 6 classes, 0 B, fingerprint "),
+            std::string::npos)
+      << drawn.output;
+  const Image image = read_image(sheet);
+  EXPECT_EQ(image.width, 8 + 4 * (4 * 112 + 8));
+  EXPECT_EQ(image.height, 8 + 2 * (20 + 112 + 8));
+  const Finished two = rep_command("check " + config + " " + config + " --preview " + sheet);
+  EXPECT_EQ(two.exit_code, 1);
+
+  // Three records of CIFAR-100 are a part of it: a note, not an error.
+  for (const char* name : {"/train.bin", "/test.bin"}) {
+    write_text(folder + name, std::string(3 * 3074, '\3'));
+  }
+  const std::string cifar =
+      " --set 'dataset={name: cifar100, root: " + folder + "}' --set stream.tasks=10";
+  const Finished part = rep_command("check " + config + cifar);
+  EXPECT_EQ(part.exit_code, 0) << part.output;
+  EXPECT_NE(part.output.find("it lacks 49997 of 50000 images"), std::string::npos) << part.output;
+  EXPECT_NE(part.output.find("has 0 of 100"), std::string::npos) << part.output;
+  EXPECT_EQ(rep_command("check " + config + cifar + " --limit-train 1").exit_code, 2);
+  const Finished limited = rep_command("check " + config + cifar + " --set dataset.limit_train=1");
+  EXPECT_EQ(limited.output.find("of 50000"), std::string::npos) << limited.output;
+}
+
+TEST(CommandLine, CheckNamesImagesOfAListThatAreNotThere) {
+  const std::string folder = fresh_folder("check_lost");
+  write_text(folder + "/Stream-51_meta_train.json",
+             R"([[0, 0, 0, 0, [9, 9, 3], [9, 1, 9, 1], "train/0.jpg"]])");
+  write_text(folder + "/Stream-51_meta_test.json", "[]");
+  const std::string config = write_text(folder + "/c.yaml", small_experiment("l2p"));
+  const Finished check =
+      rep_command("check " + config + " --set 'dataset={name: stream51, root: " + folder +
+                  "}' --set stream.tasks=1");
+  EXPECT_EQ(check.exit_code, 1);
+  EXPECT_NE(check.output.find("1 of 1 training images are not there"), std::string::npos)
+      << check.output;
+  EXPECT_NE(check.output.find("train/0.jpg"), std::string::npos) << check.output;
+}
+
+TEST(CommandLine, AnOfflineResultGivesOmega) {
+  const std::string folder = fresh_folder("omega");
+  const std::string config = write_text(folder + "/c.yaml", small_experiment("ncm"));
+  const std::string joint = write_text(folder + "/j.yaml", small_experiment("joint"));
+  ASSERT_EQ(rep_command("run " + joint + " --quiet --output " + folder + "/joint").exit_code, 0);
+  const std::string offline = " --set eval.offline_result=" + folder + "/joint/result.json";
+  const Finished run =
+      rep_command("run " + config + " --quiet --output " + folder + "/ncm" + offline);
+  ASSERT_EQ(run.exit_code, 0) << run.output;
+  const auto ours = read_json(folder + "/ncm/result.json"),
+             theirs = read_json(folder + "/joint/result.json");
+  double omega = 0;  // three equal tasks: plain means
+  const auto& last = theirs["accuracy"]["class_incremental"][2];
+  for (size_t t = 0; t < 3; ++t) {
+    double own = 0, best = 0;
+    for (size_t i = 0; i <= t; ++i) {
+      own += ours["accuracy"]["class_incremental"][t][i].get<double>();
+      best += last[i].get<double>();
+    }
+    omega += own / best / 3;
+  }
+  EXPECT_NEAR(ours["metrics"]["omega"].get<double>(), omega, 1e-9);
+  EXPECT_EQ(rep_command("check " + config + offline + " --set stream.tasks=2").exit_code, 1);
 }
 
 TEST(CommandLine, BenchMeasuresEveryPhaseInUnitsOfAPlainForward) {

@@ -98,12 +98,20 @@ TEST(Config, WrittenOutAndReadAgainIsTheSame) {
   EXPECT_EQ(echoed.dump(), again.dump());
 }
 
+TEST(Config, MessagesAreOneLineWhateverTheFileHolds) {  // found by fuzzing
+  EXPECT_EQ(parse_error("\"a\\nb\": 1\n").rfind("a.yaml:1: unknown key 'a?b'", 0), 0U);
+  EXPECT_NE(parse_error("seed: \"1\\n2\"\n").find("got '1?2'"), std::string::npos);
+  EXPECT_EQ(parse_error("name: \"\\\r\"\n"),
+            "a.yaml:1: not valid YAML: unknown escape character: ?");
+}
+
 TEST(Config, UnknownKeyNamesLineAndTheLikelyWord) {
   EXPECT_EQ(parse_error("train:\n  epoch: 3\n"),
             "a.yaml:2: unknown key 'epoch' (did you mean 'epochs'?)");
   EXPECT_EQ(parse_error("seed: 1\ntrian: {epochs: 1}\n"),
             "a.yaml:2: unknown key 'trian' (did you mean 'train'?)");
-  EXPECT_EQ(parse_error("eval: {zebra: 1}"), "a.yaml:1: unknown key 'zebra'; known: batch_size");
+  EXPECT_EQ(parse_error("eval: {zebra: 1}"),
+            "a.yaml:1: unknown key 'zebra'; known: batch_size, offline_result");
 }
 
 TEST(Config, WrongTypeNamesLineKeyAndValue) {

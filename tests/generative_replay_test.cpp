@@ -3,7 +3,6 @@
 #include "methods/generative_replay.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <cmath>
 #include <cstdint>
@@ -15,6 +14,7 @@
 #include "core/error.h"
 #include "data/image.h"
 #include "nn/resnet.h"
+#include "tensor/torch.h"
 
 namespace rep {
 namespace {

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <cmath>
 #include <cstdint>
@@ -11,6 +10,7 @@
 
 #include "data/loader.h"
 #include "nn/vit.h"
+#include "tensor/torch.h"
 #include "tests/golden.h"
 
 // The ViT-Ti and the batch that the reference numbers were made with, and how to compare with them.

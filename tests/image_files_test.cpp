@@ -7,46 +7,11 @@
 #include <fstream>
 #include <set>
 
-#include "core/error.h"
-#include "core/files.h"
 #include "tests/golden.h"
-#include "tests/run_command.h"
+#include "tests/image_sets.h"
 
 namespace rep {
 namespace {
-
-Image picture(int64_t height, int64_t width, uint8_t seed) {
-  Image image = Image::make(height, width);
-  for (size_t i = 0; i < image.pixels.size(); ++i) {
-    image.pixels[i] = static_cast<uint8_t>((i * 7 + seed * 31) % 251);
-  }
-  return image;
-}
-
-void put(const std::string& path, const Image& image = picture(6, 5, 1)) {
-  std::filesystem::create_directories(std::filesystem::path(path).parent_path());
-  write_png(path, image);
-}
-
-Section section(const std::string& yaml) {
-  Section section{"", YAML::Load(yaml), "test", {}};
-  section.name = section.node["name"].as<std::string>();
-  return section;
-}
-
-std::unique_ptr<Dataset> open(const std::string& yaml, Split split) {
-  return open_dataset(section(yaml), split, 42);
-}
-
-std::string message_of(const std::string& yaml, Split split) {
-  try {
-    const auto data = open(yaml, split);
-    for (int64_t i = 0; i < data->size(); ++i) data->image(i);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
 
 TEST(ImageFolder, TakesClassesFromFoldersInSortedOrder) {
   const std::string root = fresh_folder("image_folder");
@@ -160,67 +125,6 @@ TEST(ImageNetSubset, ReadsRealPhotographs) {
     EXPECT_EQ(image.height, 224);
     EXPECT_EQ(image.width, 224);
   }
-}
-
-// A set of three rows and a picture of 40 x 30.
-std::string stream51(const std::string& root, const std::string& train_rows) {
-  put(root + "/train/0.png", picture(30, 40, 1));
-  put(root + "/test/0.png", picture(30, 40, 2));
-  write_text(root + "/Stream-51_meta_train.json", train_rows);
-  write_text(root + "/Stream-51_meta_test.json",
-             "[[3, [30, 40, 3], [30, 10, 25, 5], \"test/0.png\"],"
-             " [51, [30, 40, 3], [30, 10, 25, 5], \"test/0.png\"]]");
-  return "{name: stream51, root: " + root;
-}
-
-TEST(Stream51, CropsTheBoxEnlargedAsTheOfficialLoaderDoes) {
-  const std::string root = fresh_folder("stream51");
-  const std::string yaml =
-      stream51(root,
-               "[[0, 0, 0, 0, [30, 40, 3], [30, 10, 25, 5], \"train/0.png\"],"
-               " [50, 1, 0, 7, [30, 40, 3], [40, 0, 30, 0], \"train/0.png\"]]");
-  const auto train = open(yaml + "}", Split::kTrain);
-  ASSERT_EQ(train->size(), 2);
-  // w = 20, h = 20; centre (20, 15); half of 1.1 * 20 is 11: x 9..31, y 4..26.
-  const Image first = train->image(0), whole = picture(30, 40, 1);
-  ASSERT_EQ(first.height, 22);
-  ASSERT_EQ(first.width, 22);
-  EXPECT_EQ(first.pixels, cut_out(whole, {4, 9, 22, 22}).pixels);
-  // The whole picture's box grows over its edges and is cut there.
-  EXPECT_EQ(train->image(1).pixels, whole.pixels);
-  EXPECT_EQ(train->num_classes(), 51);
-
-  EXPECT_EQ(open(yaml + "}", Split::kTest)->labels(), (std::vector<int64_t>{3}));
-  EXPECT_EQ(open(yaml + ", novelty: only}", Split::kTest)->size(), 1);
-  EXPECT_EQ(open(yaml + ", frame_stride: 2}", Split::kTrain)->size(), 1);
-  EXPECT_EQ(open(yaml + ", crop: false}", Split::kTrain)->image(0).width, 40);
-}
-
-TEST(Stream51, SaysWhichRowIsWrong) {
-  const std::string root = fresh_folder("stream51_bad");
-  const auto message = [&](const std::string& rows) {
-    return message_of(stream51(root, rows) + "}", Split::kTrain);
-  };
-  const std::string good = "[0, 0, 0, 0, [30, 40, 3], [30, 10, 25, 5], \"train/0.png\"]";
-  EXPECT_EQ(message("[" + good + "]"), "");
-  for (const char* bad : {"[51, 0, 0, 0, [30, 40, 3], [30, 10, 25, 5], \"train/0.png\"]",
-                          "[-1, 0, 0, 0, [30, 40, 3], [30, 10, 25, 5], \"train/0.png\"]",
-                          "[0, 0, 0, 0, [30, 40, 3], [30, 10, 25, 5], \"../../etc/passwd\"]",
-                          "[0, 0, 0, 0, [30, 40, 3], [30, 10, 25, 5], 7]",
-                          "[0, 0, 0, 0, [30, 40, 3], [10, 30, 5, 25], \"train/0.png\"]",
-                          "[0, 0, 0, 0, [30, 40, 3], [1e300, 10, 25, 5], \"train/0.png\"]",
-                          "[0, 0, 0, 0, [30, 40, 3], [30, 10], \"train/0.png\"]",
-                          "[0, 0, 0, [30, 40, 3], [30, 10, 25, 5], \"train/0.png\"]", "7", "{}"}) {
-    const std::string text = message("[" + good + ", " + bad + "]");
-    EXPECT_TRUE(text.find("row 1 ") != std::string::npos ||
-                text.find("leads out of") != std::string::npos)
-        << bad << " -> " << text;
-  }
-  for (const char* bad : {"", "{}", "[", "[[[[[["}) EXPECT_NE(message(bad), "") << bad;
-  // A box that fits the announced shape but not the picture.
-  const std::string lying =
-      message("[[0, 0, 0, 0, [900, 900, 3], [800, 700, 800, 700], \"train/0.png\"]]");
-  EXPECT_NE(lying.find("train/0.png"), std::string::npos) << lying;
 }
 
 }  // namespace

@@ -2,7 +2,6 @@
 // training.
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 #include <yaml-cpp/yaml.h>
 
 #include <cmath>
@@ -16,6 +15,7 @@
 #include "methods/method.h"
 #include "nn/efficiency.h"
 #include "tensor/optimizer.h"
+#include "tensor/torch.h"
 #include "tests/golden.h"
 #include "tests/golden_method.h"
 

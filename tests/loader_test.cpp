@@ -1,7 +1,6 @@
 #include "data/loader.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <algorithm>
 #include <chrono>
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "tensor/torch.h"
 
 namespace rep {
 namespace {

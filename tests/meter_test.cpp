@@ -3,7 +3,6 @@
 #include "tensor/meter.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <chrono>
 #include <cstdint>
@@ -11,6 +10,7 @@
 #include <thread>
 
 #include "nn/vit.h"
+#include "tensor/torch.h"
 
 namespace rep {
 namespace {

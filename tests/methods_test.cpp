@@ -1,10 +1,10 @@
 // Every registered method, whatever it is, keeps the promises of methods/method.h. A new method is
 // covered by being registered.
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include "methods/method.h"
 #include "tensor/optimizer.h"
+#include "tensor/torch.h"
 
 namespace rep {
 namespace {

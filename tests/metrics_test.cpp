@@ -24,7 +24,8 @@ TEST(Metrics, AreThoseOfTheResultSchema) {
                                              "backward_transfer",
                                              "forgetting",
                                              "forgetting_chaudhry",
-                                             "forgetting_coda"};
+                                             "forgetting_coda",
+                                             "omega"};
   EXPECT_EQ(Registry<Metric>::get().names(), expected);
   for (const auto& [name, entry] : Registry<Metric>::get().entries()) {
     EXPECT_NE(entry.citation.find("arXiv"), std::string::npos) << name;
@@ -91,6 +92,18 @@ TEST(Metrics, EqualTheReferenceAfterEveryTask) {
   EXPECT_EQ(matrix.a.size(), 5u);
   EXPECT_NEAR(metric("average_incremental_accuracy", matrix),
               golden["mean_of_avg_acc"].get<double>(), kTolerance);
+}
+
+TEST(Omega, IsTheMeanOfAccuraciesOverAnOfflineLearners) {
+  AccuracyMatrix m{{{80}, {60, 40}}, {10, 30}};
+  EXPECT_FALSE(all_metrics(m).contains("omega"));
+  m.offline = {88, 85.4};
+  // (80 / 88 + (10 x 60 + 30 x 40) / 40 / 85.4) / 2
+  EXPECT_NEAR(all_metrics(m).at("omega").get<double>(), 0.7180115, 1e-7);
+  // Joint learning has a last row alone: 50 on the first task, (10 x 50 + 30 x 90) / 40 on both.
+  const double none = std::nan("");
+  EXPECT_EQ(offline_accuracies({{{none}, {50, 90}}, {10, 30}}), (std::vector<double>{50, 80}));
+  EXPECT_EQ(offline_accuracies({{{70}, {50, 90}}, {10, 30}}), (std::vector<double>{70, 80}));
 }
 
 }  // namespace

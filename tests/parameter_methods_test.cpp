@@ -1,12 +1,12 @@
 // ewc, si, lwf and pnn against plain tensor algebra, on a backbone so small that everything can be
 // written down: its three features are the means of the image's channels.
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include "methods/distillation.h"
 #include "methods/method.h"
 #include "methods/quadratic_penalty.h"
 #include "tensor/optimizer.h"
+#include "tensor/torch.h"
 
 namespace rep {
 namespace {

@@ -1,7 +1,6 @@
 // DualPrompt and CODA-Prompt, as `rep run` makes them, against their published code: logits,
 // losses, gradients, three steps of training.
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 #include <yaml-cpp/yaml.h>
 
 #include <map>
@@ -12,6 +11,7 @@
 #include "methods/method.h"
 #include "nn/efficiency.h"
 #include "tensor/optimizer.h"
+#include "tensor/torch.h"
 #include "tests/golden.h"
 #include "tests/golden_method.h"
 

@@ -1,7 +1,6 @@
 #include "run/pretrain.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <filesystem>
 #include <fstream>
@@ -14,6 +13,7 @@
 #include "nn/vit.h"
 #include "run/setup.h"
 #include "tensor/safetensors.h"
+#include "tensor/torch.h"
 
 namespace rep {
 namespace {

@@ -1,6 +1,5 @@
 // HiDe-Prompt and ConvPrompt: their parts against plain algebra, and what a task may change.
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 #include <yaml-cpp/yaml.h>
 
 #include <cmath>
@@ -15,6 +14,7 @@
 #include "methods/hide_prompt.h"
 #include "methods/method.h"
 #include "tensor/optimizer.h"
+#include "tensor/torch.h"
 
 namespace rep {
 namespace {

@@ -1,6 +1,5 @@
 // Rehearsal: what a buffer keeps, what herding picks, what DER's loss is.
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <map>
 #include <numeric>
@@ -8,6 +7,7 @@
 #include "methods/method.h"
 #include "methods/replay_buffer.h"
 #include "tensor/optimizer.h"
+#include "tensor/torch.h"
 
 namespace rep {
 namespace {

@@ -1,6 +1,8 @@
 // rep report: what is averaged, what is not, and how it is written.
 #include "study/report.h"
 
+#include <regex>
+
 #include "core/error.h"
 #include "core/json.h"
 #include "tests/run_command.h"
@@ -180,6 +182,140 @@ TEST(Report, PutsPublishedFiguresBesideOurs) {
   EXPECT_FALSE(has_note(json, "70.00"));
   with.published = REP_SOURCE_DIR "/results/published.yaml";
   EXPECT_TRUE(has_note(report(with), "arXiv 2112.08654"));
+}
+
+/// A page's elements: every one is closed, in order, with quoted attributes, known entities and no
+/// character that XML forbids. "" when it is well-formed, or what is wrong.
+std::string xml_fault(const std::string& page) {
+  static const std::regex kTag(
+      "<(/?)([A-Za-z][A-Za-z0-9]*)((?:\\s+[A-Za-z][A-Za-z0-9:-]*=\"[^\"<&]*\")*)\\s*(/?)>");
+  static const std::regex kEntity("&(amp|lt|gt|quot|#39);");
+  const std::string start = "<!DOCTYPE html>\n";
+  if (page.compare(0, start.size(), start) != 0) return "no document type";
+  std::vector<std::string> open;
+  for (size_t at = start.size(); at < page.size();) {
+    const auto here = page.cbegin() + static_cast<std::ptrdiff_t>(at);
+    const auto first = std::regex_constants::match_continuous;
+    std::smatch found;
+    if (page[at] == '<') {
+      if (!std::regex_search(here, page.cend(), found, kTag, first)) return page.substr(at, 80);
+      if (found[1].length() > 0) {
+        if (open.empty() || open.back() != found[2]) return "closes no element: " + found.str();
+        open.pop_back();
+      } else if (found[4].length() == 0) {
+        open.push_back(found[2]);
+      }
+      at += static_cast<size_t>(found.length());
+    } else if (page[at] == '&') {
+      if (!std::regex_search(here, page.cend(), found, kEntity, first)) return page.substr(at, 9);
+      at += static_cast<size_t>(found.length());
+    } else {
+      const auto c = static_cast<unsigned char>(page[at++]);
+      if (c < 0x20 && c != '\n' && c != '\t') return "a control character";
+      if (open.empty() && c != '\n') return "text outside of the document";
+    }
+  }
+  return open.empty() ? "" : open.back() + " is not closed";
+}
+
+size_t count_of(const std::string& text, const std::string& part) {
+  size_t count = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
+  return count;
+}
+
+/// `result` with a matrix of three tasks whose means are the accuracy less 20, 10 and 0.
+void give_matrix(const std::string& path, double accuracy) {
+  Json result = read_json(path);
+  const double a = accuracy;
+  result["accuracy"]["class_incremental"] = {
+      {a - 20, nullptr, nullptr}, {a - 14, a - 6, nullptr}, {a - 24, a + 9, a + 15}};
+  write_text(path, result.dump());
+}
+
+TEST(Report, MakesAPageOfTheTableAndPictures) {
+  const std::string root = fresh_folder("report_page");
+  give_matrix(put(root + "/a", {"l2p", 1, 60}), 60);
+  give_matrix(put(root + "/b", {"l2p", 2, 64}), 64);
+  give_matrix(put(root + "/c", {"er", 1, 70}), 70);
+  ReportOptions with = options(root, "html");
+  with.metrics = {"average_accuracy", "train_macs"};
+  const std::string page = make_report(with);
+  EXPECT_EQ(xml_fault(page), "");
+  EXPECT_NE(page.find("<tr><td class=\"label\">l2p</td><td>2</td><td>62.00 ± 2.83</td>"),
+            std::string::npos)
+      << page;
+  EXPECT_NE(page.find("<td><b>70.00</b></td>"), std::string::npos);
+  // Accuracy, forgetting, MACs, peak and carried bytes; no joules were measured.
+  EXPECT_EQ(count_of(page, "<svg "), 5U);
+  EXPECT_EQ(count_of(page, "class=\"band\""), 1U) << "l2p's accuracy has a deviation of 2.83";
+  EXPECT_EQ(count_of(page, "energy"), 0U);
+  for (const char* other : {"<script", "href", "src=", "url(", "@import"}) {
+    EXPECT_EQ(count_of(page, other), 0U) << other;
+  }
+}
+
+/// The y of the points of a picture's lines, in pixels.
+std::vector<std::vector<double>> heights(const std::string& page, const std::string& title) {
+  std::string picture = page.substr(page.find("<title>" + title));
+  picture.resize(picture.find("</svg>"));
+  std::vector<std::vector<double>> all;
+  const std::regex line("<polyline points=\"([^\"]*)\""), point("[0-9.]+,([0-9.]+) ");
+  const std::sregex_iterator end;
+  for (std::sregex_iterator l(picture.begin(), picture.end(), line); l != end; ++l) {
+    const std::string points = (*l)[1];
+    all.emplace_back();
+    for (std::sregex_iterator p(points.begin(), points.end(), point); p != end; ++p) {
+      all.back().push_back(std::stod((*p)[1]));
+    }
+  }
+  return all;
+}
+
+TEST(Report, DrawsTheCurvesToScale) {
+  const std::string root = fresh_folder("report_scale");
+  give_matrix(put(root + "/a", {"l2p", 1, 60}), 60);
+  give_matrix(put(root + "/b", {"l2p", 2, 64}), 64);
+  give_matrix(put(root + "/c", {"er", 1, 70}), 70);
+  const std::string page = make_report(options(root, "html"));
+  // Means by hand: er 50, 60, 70; l2p, over its two seeds, 42, 52, 62. A point upwards is less y.
+  const auto accuracy = heights(page, "Accuracy over tasks");
+  ASSERT_EQ(accuracy.size(), 2U);
+  ASSERT_EQ(accuracy[0].size(), 3U);
+  const double ten = accuracy[0][0] - accuracy[0][1];
+  EXPECT_GT(ten, 20);
+  EXPECT_NEAR(accuracy[0][1] - accuracy[0][2], ten, 0.02);
+  EXPECT_NEAR(accuracy[1][0] - accuracy[0][0], 0.8 * ten, 0.02);
+  EXPECT_NEAR(accuracy[1][1] - accuracy[0][2], 1.8 * ten, 0.02);
+  // Forgetting: 0 after the first two tasks, and (a-14 - (a-24), 0) / 2 = 5 after the third.
+  const auto forgetting = heights(page, "Forgetting over tasks");
+  ASSERT_EQ(forgetting.size(), 2U);
+  EXPECT_EQ(forgetting[0][0], forgetting[0][1]);
+  EXPECT_GT(forgetting[0][1] - forgetting[0][2], 100);
+  EXPECT_EQ(forgetting[0], forgetting[1]);
+}
+
+TEST(Report, APageIsWellFormedWhateverTheResultsSay) {
+  const std::string root = fresh_folder("report_page_hostile");
+  const std::string evil = "</td><script>alert('x')</script>&\x02\x1b \xEF\xBF\xBE\"";
+  put(root + "/a\xff<b>", {evil, 1, 50, false});  // its path is in a note
+  for (const char* method : {"1", "2", "3", "4", "5", "6", "7", "8", "9"}) {
+    give_matrix(put(root + "/" + method, {evil + method, 1, 1e300}), 1e300);
+  }
+  Json odd = read_json(put(root + "/odd", {"odd", 1, 40}));
+  odd["cost"]["total"]["peak_tensor_bytes"] = 1e-320;
+  odd["cost"]["state_bytes"] = 1e307;
+  odd["accuracy"]["class_incremental"] = {{50}, "no row", {1, 2, 3}};
+  write_text(root + "/odd/result.json", odd.dump());
+  const std::string page = make_report(options(root, "html"));
+  EXPECT_EQ(xml_fault(page), "");
+  EXPECT_EQ(count_of(page, "<script"), 0U);
+  EXPECT_GT(count_of(page, "&lt;script&gt;"), 0U);
+  EXPECT_EQ(count_of(page, "nan"), 0U);
+  EXPECT_EQ(count_of(page, "inf\""), 0U);
+  const std::string none = make_report(options(put(root + "/only", {"er", 1, 50, false}), "html"));
+  EXPECT_EQ(xml_fault(none), "");
+  EXPECT_EQ(count_of(none, "No run is finished."), 1U);
 }
 
 TEST(Report, RefusesWhatIsNoResultAndUnknownNames) {

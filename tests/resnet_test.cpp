@@ -3,7 +3,6 @@
 #include "nn/resnet.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <cstdint>
 #include <string>
@@ -11,6 +10,7 @@
 #include <vector>
 
 #include "tensor/meter.h"
+#include "tensor/torch.h"
 
 namespace rep {
 namespace {

@@ -14,6 +14,7 @@
 
 #include "core/error.h"
 #include "study/child_process.h"
+#include "study/sweep_folder.h"
 #include "tests/run_command.h"
 
 namespace rep {
@@ -117,7 +118,10 @@ TEST(SweepPlan, RefusesABadGridWithASentence) {
       {"train.epochs=1,,2", "--grid train.epochs: a value is empty"},
       {"train.epochs", "--grid train.epochs: expected KEY=V1,V2"},
       {"stream.class_order=[0, 1", "--grid stream.class_order: a bracket or a quote is not closed"},
-      {"seed=1,2", "--seeds"}};
+      {"seed=1,2", "--seeds"},
+      {"device=cpu,cuda", "--grid device: no number depends on it"},
+      {"threads=1,2", "--grid threads: no number depends on it"},
+      {"train.checkpoint_seconds=1,2", "no number depends on it"}};
   for (const auto& [grid, message] : bad) {
     SweepOptions options = sweep_of_one("sweep_bad");
     options.grid = {grid};
@@ -206,7 +210,16 @@ TEST(Sweep, OneFailingRunLeavesTheOthersAndARepeatRunsOnlyWhatIsNotFinished) {
   EXPECT_EQ(occurrences(again.output, "started"), 1) << again.output;
   const Finished state = rep_command(command + " --dry-run");
   EXPECT_EQ(occurrences(state.output, "finished +rep run [^\n]*top_k=2 "), 1) << state.output;
-  EXPECT_EQ(occurrences(state.output, "unfinished +rep run [^\n]*top_k=11 "), 1) << state.output;
+  EXPECT_EQ(occurrences(state.output, "failed +rep run [^\n]*top_k=11 "), 1) << state.output;
+  const Finished status = rep_command("sweep --status " + out);
+  EXPECT_EQ(occurrences(status.output, "finished +small-method.top_k=2-s42-[0-9a-f]+\n"), 1)
+      << status.output;
+  EXPECT_EQ(occurrences(status.output,
+                        "failed +small-method.top_k=11-s42-[0-9a-f]+: method: top_k 11 is more "
+                        "than pool_size 10; choose at most that many\n"),
+            1)
+      << status.output;
+  EXPECT_EQ(occurrences(status.output, "2 runs: 1 failed, 1 finished\n$"), 1) << status.output;
 
   // Another sweep into the folder: what is there is used, and stays listed.
   const Finished good =
@@ -223,6 +236,92 @@ TEST(Sweep, OneFailingRunLeavesTheOthersAndARepeatRunsOnlyWhatIsNotFinished) {
     EXPECT_EQ(run.at("overrides").size(), 2U);
     EXPECT_EQ(run.at("seed"), 42);
   }
+}
+
+TEST(Sweep, RefusesAnUnknownOptionOfTheMethodBeforeItBegins) {
+  const SweepOptions options = sweep_of_one("sweep_unknown");
+  const Finished refused =
+      rep_command("sweep " + options.configs[0] +
+                  " --grid method.top_k=2 --set method.top_q=1 --output " + options.output);
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_EQ(occurrences(refused.output,
+                        "^rep: small-method.top_k=2-s42-[0-9a-f]+: [^\n]*unknown key 'top_q'[^\n]*"
+                        "did you mean 'top_k'[^\n]*\n$"),
+            1)
+      << refused.output;
+  EXPECT_FALSE(std::filesystem::exists(options.output));
+}
+
+TEST(Sweep, SaysWhatSlurmLacksInASentence) {
+  const SweepOptions options = sweep_of_one("sweep_no_slurm");
+  const std::string arguments = " sweep " + options.configs[0] + " --output " + options.output;
+  const Finished missing =
+      shell_command("PATH=/nowhere " REP_EXECUTABLE + arguments + " --engine slurm");
+  EXPECT_EQ(missing.exit_code, 1);
+  EXPECT_EQ(occurrences(missing.output, "^rep: --engine slurm: sbatch is not installed[^\n]*\n$"),
+            1)
+      << missing.output;
+  const Finished local = shell_command(REP_EXECUTABLE + arguments + " --gres gpu:1");
+  EXPECT_EQ(local.exit_code, 1);
+  EXPECT_EQ(local.output, "rep: --gres: is for --engine slurm; add that, or take it away\n");
+  const Finished bad = shell_command(REP_EXECUTABLE + arguments + " --engine slurm --time '1 --x'");
+  EXPECT_EQ(bad.exit_code, 1);
+  EXPECT_EQ(occurrences(bad.output, "^rep: --time: '[^\n]*has signs that no such value has"), 1)
+      << bad.output;
+}
+
+/// Programs of a pretended SLURM in `folder`: what sbatch is given is there afterwards, and squeue
+/// says what is in `folder`/queue.
+void pretend_slurm(const std::string& folder) {
+  std::filesystem::create_directories(folder);
+  const auto program = [&](const std::string& name, const std::string& text) {
+    write_text(folder + "/" + name, "#!/bin/bash\ncd \"${0%/*}\"\n" + text);
+    std::filesystem::permissions(folder + "/" + name, std::filesystem::perms::all);
+  };
+  program("sbatch", "printf '%s\\n' \"$@\" >arguments\ncp \"${@: -1}\" script\necho '7;here'\n");
+  program("squeue", "cat queue\n");
+  program("sacct", "echo 'Slurm accounting storage is disabled' >&2\nexit 1\n");
+  program("scontrol", "printf '%s\\n' \"$*\" >>requeued\n");
+}
+
+TEST(Sweep, HandsEveryPathAndValueToSlurmAsItIs) {
+  const std::string folder = fresh_folder("sweep's \"quoted\" $(touch pwned) `touch pwned` \\ %j");
+  const std::string config =
+      write_text(folder + "/-c; d.yaml", edited(small_experiment("l2p"), "epochs: 3", "epochs: 1"));
+  const std::string out = folder + "/o'ut\nnew", bin = folder + "/bin";
+  pretend_slurm(bin);
+  const std::string path = "cd " + shell_word(folder) + " && PATH=" + shell_word(bin) + ":$PATH ";
+  const std::string rep = path + REP_EXECUTABLE " sweep ";
+  const Finished submitted = shell_command(
+      rep + shell_word(config) +
+      " --set 'name=it'\\''s $(touch pwned)' --limit-train 8 "
+      "--engine slurm --time 1-0 --gres gpu:a100:1 --jobs 3 --set threads=2 --output " +
+      shell_word(out));
+  ASSERT_EQ(submitted.exit_code, 0) << submitted.output;
+  std::ifstream file(bin + "/script");
+  const std::string script{std::istreambuf_iterator<char>(file), {}};
+  for (const char* line :
+       {"#SBATCH --array=0-0%3\n", "#SBATCH --cpus-per-task=2\n", "#SBATCH --time=1-0\n",
+        "#SBATCH --gres=gpu:a100:1\n", "#SBATCH --requeue\n", "#SBATCH --signal=B:USR1@60\n"}) {
+    EXPECT_NE(script.find(line), std::string::npos) << script;
+  }
+
+  const std::string status = rep + "--status " + shell_word(out);
+  write_text(bin + "/queue", "7|0|PENDING|Priority\n8|0|RUNNING|None\n");
+  EXPECT_EQ(occurrences(shell_command(status).output, "^queued +it-s[^\n]*: Priority\n"), 1)
+      << shell_command(status).output;
+  write_text(bin + "/queue", "7|0|OUT_OF_MEMORY|None\n");
+  EXPECT_EQ(occurrences(shell_command(status).output, "^failed +[^\n]*: SLURM says OUT_OF_MEMORY"),
+            1);
+  write_text(bin + "/queue", "");
+  EXPECT_EQ(occurrences(shell_command(status).output, "^unfinished +it-s[^\n:]*\n"), 1);
+
+  const Finished job = shell_command("cd / && SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=0 bash " +
+                                     shell_word(bin + "/script"));
+  EXPECT_EQ(job.exit_code, 0) << job.output;
+  EXPECT_EQ(occurrences(shell_command(status).output, "^finished +it-s"), 1)
+      << shell_command(status).output;
+  EXPECT_FALSE(std::filesystem::exists(folder + "/pwned"));
 }
 
 TEST(Sweep, KilledAndStoppedEndsWithTheResultsOfTheRunsAlone) {

@@ -3,7 +3,6 @@
 #include "nn/token_merging.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <cstdint>
 #include <numeric>
@@ -11,6 +10,7 @@
 #include <vector>
 
 #include "nn/vit.h"
+#include "tensor/torch.h"
 #include "tests/golden.h"
 #include "tests/golden_vit.h"
 

@@ -1,7 +1,7 @@
 // The ViT against timm's numbers: features, logits, loss, every gradient and four steps of SGD.
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <torch/nn/functional/loss.h>
 
 #include <cstdint>
 #include <string>
@@ -9,6 +9,7 @@
 
 #include "nn/vit.h"
 #include "tensor/optimizer.h"
+#include "tensor/torch.h"
 #include "tests/golden.h"
 #include "tests/golden_vit.h"
 

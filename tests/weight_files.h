@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 #include <torch/types.h>
-#include <zip.h>
 
 #include <cstdint>
 #include <cstdio>
@@ -15,6 +14,7 @@
 
 #include "core/error.h"
 #include "tensor/named_tensors.h"
+#include "tests/zip_bytes.h"
 
 // What the tests of the weight readers share: the fixtures' values and hostile files.
 namespace rep::testing {
@@ -69,33 +69,10 @@ inline std::string temporary_file(const std::string& name, const std::string& by
   return path;
 }
 
-using ZipEntries = std::vector<std::pair<std::string, std::string>>;
-
-/// A zip archive of stored or deflated entries, with right checksums around whatever contents.
-/// Packed in memory: libzip would sync every archive to the disk.
+/// A file of zip_bytes (tests/zip_bytes.h).
 inline std::string temporary_zip(const std::string& name, const ZipEntries& entries,
                                  bool deflate = false) {
-  zip_error_t error;
-  zip_error_init(&error);
-  zip_source_t* memory = zip_source_buffer_create(nullptr, 0, 0, &error);
-  zip_source_keep(memory);  // zip_close takes one reference
-  zip* archive = zip_open_from_source(memory, ZIP_TRUNCATE, &error);
-  for (const auto& [entry, bytes] : entries) {
-    zip_source_t* source = zip_source_buffer(archive, bytes.data(), bytes.size(), 0);
-    const auto index = static_cast<uint64_t>(zip_file_add(archive, entry.c_str(), source, 0));
-    zip_set_file_compression(archive, index, deflate ? ZIP_CM_DEFLATE : ZIP_CM_STORE, 0);
-  }
-  EXPECT_EQ(zip_close(archive), 0);
-  zip_stat_t stat;
-  zip_source_stat(memory, &stat);
-  std::string packed(stat.size, '\0');
-  zip_source_open(memory);
-  EXPECT_EQ(zip_source_read(memory, packed.data(), packed.size()),
-            static_cast<int64_t>(packed.size()));
-  zip_source_close(memory);
-  zip_source_free(memory);
-  zip_error_fini(&error);
-  return temporary_file(name, packed);
+  return temporary_file(name, zip_bytes(entries, deflate));
 }
 
 /// `read` must throw an Error of one line that contains `part`.

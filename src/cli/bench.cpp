@@ -1,4 +1,5 @@
-// rep bench: what a training step costs, as a ratio to a plain forward pass.
+// rep bench: what a training step costs, as a ratio to a plain forward pass, or what its images
+// cost.
 #include "run/bench.h"
 
 #include <cstdio>
@@ -6,6 +7,8 @@
 #include <memory>
 
 #include "cli/commands.h"
+#include "data/throughput.h"
+#include "nn/resnet.h"
 #include "run/pretrain.h"
 #include "run/result.h"
 #include "run/setup.h"
@@ -20,7 +23,7 @@ struct BenchArguments {
   std::string config;
   std::vector<std::string> set;
   int64_t steps = 10, warmup = 3;
-  bool json = false;
+  bool json = false, data = false;
 };
 
 void print(const Json& result) {
@@ -42,8 +45,61 @@ void print(const Json& result) {
   std::printf("  %-28s %10sMAC\n", "a step", human(result["macs_per_step"].get<double>()).c_str());
 }
 
+// The side of the images that the backbone takes; needs no weights.
+int64_t input_size(const BackboneConfig& backbone) {
+  if (backbone.image_size > 0) return backbone.image_size;
+  if (Registry<ResNetOptions>::get().entries().count(backbone.name) > 0) {
+    return Registry<ResNetOptions>::get().at(backbone.name).value.image_size;
+  }
+  return vit_options(backbone.name).image_size;
+}
+
+Json bench_data(const Config& config) {
+  constexpr int64_t kImages = 256, kPasses = 9;
+  Json result{{"config", config.name},
+              {"dataset", config.dataset.name},
+              {"augment", config.train.augment},
+              {"image_size", input_size(config.backbone)}};
+  for (const bool train : {true, false}) {
+    const auto dataset =
+        open_dataset(config.dataset, train ? Split::kTrain : Split::kTest, config.seed);
+    const Transform transform(config.train.augment, input_size(config.backbone),
+                              normalisation(config.backbone.normalise), train);
+    const Throughput cost = time_view(*dataset, transform, kImages, kPasses, config.seed);
+    result[train ? "train" : "test"] = {{"images", cost.images},
+                                        {"passes", kPasses},
+                                        {"ms_best", cost.best_ms},
+                                        {"ms_median", cost.median_ms},
+                                        {"ms_stored", cost.stored_ms}};
+  }
+  return result;
+}
+
+void print_data(const Json& result) {
+  std::printf("%s: %s at %lld pixels, one thread, ms of processor time an image\n",
+              result["config"].get<std::string>().c_str(),
+              result["dataset"].get<std::string>().c_str(),
+              static_cast<long long>(result["image_size"].get<int64_t>()));
+  std::printf("  %-10s %8s %8s %16s %8s\n", "view", "best", "median", "of best: stored", "images");
+  for (const char* view : {"train", "test"}) {
+    const Json& cost = result[view];
+    std::printf("  %-10s %8.3f %8.3f %16.3f %8lld\n", view, cost["ms_best"].get<double>(),
+                cost["ms_median"].get<double>(), cost["ms_stored"].get<double>(),
+                static_cast<long long>(cost["images"].get<int64_t>()));
+  }
+}
+
 void run_bench(const BenchArguments& arguments) {
   Config config = read_experiment(arguments.config, arguments.set);
+  if (arguments.data) {
+    const Json result = bench_data(config);
+    if (arguments.json) {
+      std::cout << result.dump(1) << "\n";
+    } else {
+      print_data(result);
+    }
+    return;
+  }
   install_meter();
   set_threads(config.threads);
   resolve_pretrained(config, nullptr);
@@ -61,7 +117,9 @@ void add_bench_command(CLI::App& app) {
   auto arguments = std::make_shared<BenchArguments>();
   CLI::App* command = app.add_subcommand(
       "bench", "Time training steps, by phase and as a ratio to one plain forward pass");
-  command->footer("Example: rep bench configs/readme/large-l2p.yaml --steps 5 --json");
+  command->footer(
+      "Example: rep bench configs/readme/large-l2p.yaml --steps 5 --json\n"
+      "         rep bench configs/cifar100/l2p.yaml --data");
   command->add_option("config", arguments->config, "The experiment (YAML)")->required();
   command->add_option("--set", arguments->set, "Override a key")
       ->type_name("KEY=VALUE")
@@ -70,6 +128,8 @@ void add_bench_command(CLI::App& app) {
       ->check(CLI::PositiveNumber);
   command->add_option("--warmup", arguments->warmup, "Steps before them [3]")
       ->check(CLI::NonNegativeNumber);
+  command->add_flag("--data", arguments->data,
+                    "Time making the network's inputs on one thread instead; needs no weights");
   command->add_flag("--json", arguments->json, "Print JSON");
   command->callback([arguments] { run_bench(*arguments); });
 }

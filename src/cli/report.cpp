@@ -1,4 +1,4 @@
-// rep report: results, as a table.
+// rep report: results, as a table or a page.
 #include "study/report.h"
 
 #include <iostream>
@@ -37,9 +37,21 @@ void add_report_command(CLI::App& app) {
       ->expected(0, 1)
       ->default_str("results/published.yaml");
   command->add_option("--output", *output, "Write to this file instead of the terminal");
-  command->callback([options, output, command] {
+  auto html = std::make_shared<std::string>();
+  command
+      ->add_option("--html", *html,
+                   "Write a page with the table and pictures of accuracy, forgetting and costs to "
+                   "this file; it needs no other")
+      ->type_name("FILE")
+      ->excludes("--output")
+      ->excludes("--format");
+  command->callback([options, output, html, command] {
     if (command->count("--published") > 0 && options->published.empty()) {
       options->published = "results/published.yaml";
+    }
+    if (!html->empty()) {
+      options->format = "html";
+      *output = *html;
     }
     const std::string text = make_report(*options);
     if (output->empty()) {

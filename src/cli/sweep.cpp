@@ -5,7 +5,10 @@
 
 #include "cli/commands.h"
 #include "cli/override_flags.h"
+#include "core/error.h"
 #include "core/interrupt.h"
+#include "run/setup.h"
+#include "study/slurm.h"
 
 namespace rep {
 
@@ -13,21 +16,71 @@ namespace {
 
 struct Arguments {
   SweepOptions options;
+  SlurmOptions slurm;
   OverrideFlags flags;
+  std::string engine = "local", status;
   bool dry_run = false;
 };
 
+void refuse_slurm_options(const SlurmOptions& slurm) {
+  for (const auto& [name, value] : {std::pair{"--time", slurm.time},
+                                    {"--partition", slurm.partition},
+                                    {"--gres", slurm.gres}}) {
+    if (value.empty()) continue;
+    throw Error(std::string(name) + ": is for --engine slurm; add that, or take it away");
+  }
+}
+
+/// What a run would refuse before it reads data, while nothing has begun.
+void check(const std::vector<SweepRun>& runs) {
+  for (const SweepRun& run : runs) {
+    try {
+      read_experiment(run.config, run.overrides);
+    } catch (const Error& error) {
+      throw Error(run.directory + ": " + error.what());
+    }
+  }
+}
+
 void sweep(Arguments& arguments) {
   SweepOptions& options = arguments.options;
+  if (!arguments.status.empty()) {
+    std::cout << describe_status(arguments.status);
+    return;
+  }
+  const bool in_slurm = arguments.engine == "slurm";
+  if (!in_slurm) refuse_slurm_options(arguments.slurm);
   options.set = arguments.flags.overrides();
   const std::vector<SweepRun> runs = plan_sweep(options);
+  check(runs);
   if (arguments.dry_run) {
     std::cout << describe_sweep(options, runs);
     return;
   }
   catch_interrupts();
   Progress progress(Progress::Verbosity::kNormal, options.output + "/sweep.log");
-  run_sweep(options, runs, progress);
+  if (in_slurm) {
+    submit_sweep(options, arguments.slurm, runs, progress);
+  } else {
+    run_sweep(options, runs, progress);
+  }
+}
+
+void add_slurm_options(CLI::App& command, Arguments& arguments) {
+  command
+      .add_option("--engine", arguments.engine,
+                  "local: processes on this machine, waited for; slurm: a job array of sbatch, "
+                  "submitted and left alone")
+      ->check(CLI::IsMember({"local", "slurm"}))
+      ->capture_default_str();
+  SlurmOptions& slurm = arguments.slurm;
+  const std::string group =
+      "With --engine slurm (cores: what the configurations say of threads, "
+      "or 1; sbatch's environment variables work, too)";
+  command.add_option("--time", slurm.time, "Of a run, e.g. 4:00:00; out of it, it is queued anew")
+      ->group(group);
+  command.add_option("--partition", slurm.partition, "Where the runs are queued")->group(group);
+  command.add_option("--gres", slurm.gres, "Of a run, e.g. gpu:1")->group(group);
 }
 
 }  // namespace
@@ -42,7 +95,8 @@ void add_sweep_command(CLI::App& app) {
       "stopped. One run that fails does not stop the others.\n"
       "Example: rep sweep configs/cifar100/l2p.yaml configs/cifar100/er.yaml --seeds 1,2,3 \\\n"
       "           --grid train.optimizer.lr=0.001,0.01 --output results/rates");
-  command->add_option("configs", options.configs, "Experiments (YAML)")->required();
+  CLI::Option* configs =
+      command->add_option("configs", options.configs, "Experiments (YAML)")->required();
   command
       ->add_option("--grid", options.grid,
                    "Try these values of a key, each with each other's; commas within [], {} or "
@@ -57,12 +111,25 @@ void add_sweep_command(CLI::App& app) {
   command
       ->add_option("--jobs", options.jobs,
                    "Runs at a time, which share the cores where the configuration does not say "
-                   "threads [half the cores, at least 1]")
+                   "threads [half the cores, at least 1; what SLURM allows]")
       ->check(CLI::PositiveNumber);
   command->add_option("--output", options.output, "Holds a folder for each run")
       ->capture_default_str();
   command->add_flag("--dry-run", arguments->dry_run,
-                    "List the runs (new, unfinished or finished); run nothing");
+                    "List the runs and how far they are; run nothing");
+  add_slurm_options(*command, *arguments);
+  command
+      ->add_option_function<std::string>(
+          "--status",
+          [arguments, configs](const std::string& output) {
+            arguments->status = output;
+            configs->required(false);
+          },
+          "How far each run of the sweep into this folder is: new, queued, running, unfinished, "
+          "failed (and why) or finished")
+      ->type_name("OUTPUT")
+      ->trigger_on_parse()
+      ->excludes(configs);
   command->callback([arguments] { sweep(*arguments); });
 }
 

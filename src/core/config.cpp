@@ -117,7 +117,7 @@ YAML::Node parse_untrusted(const std::string& text, const Source& source) {
     }
     return YAML::Load(text);
   } catch (const YAML::Exception& e) {
-    source.fail(e.mark, "not valid YAML: " + e.msg);
+    source.fail(e.mark, "not valid YAML: " + one_line(e.msg));
   }
 }
 

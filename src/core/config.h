@@ -18,6 +18,9 @@ struct StreamConfig {
       std::string("natural");             // natural | seed | 1993 | a list | a file's path
   std::vector<int64_t> classes_per_task;  // uneven splits; overrides tasks
   int64_t initial_classes = 0;            // classes of the first task; 0: as the others
+  std::string order = "shuffled";         // training images: shuffled | stored | iid | class_iid |
+                                   // instance | class_instance
+  int64_t order_seed = 10;  // of the last four
 
   template <class Visitor>
   void fields(Visitor&& visit) {
@@ -25,6 +28,9 @@ struct StreamConfig {
     visit("class_order", class_order);
     visit("classes_per_task", classes_per_task);
     visit("initial_classes", initial_classes, at_least(0));
+    visit("order", order,
+          one_of({"shuffled", "stored", "iid", "class_iid", "instance", "class_instance"}));
+    visit("order_seed", order_seed, between(0, 4294967295.0));
   }
 };
 
@@ -39,6 +45,7 @@ struct BackboneConfig {
   int64_t width = 64;              // resnet18: channels of the first stage
   std::string stem = "auto";       // resnet18: cifar | imagenet | auto, by image size
   std::string trainable = "none";  // none | all | the number of last blocks that train, e.g. "2"
+  bool recompute = false;          // a ViT's frozen MLPs, for the backward pass: slower, smaller
 
   template <class Visitor>
   void fields(Visitor&& visit) {
@@ -50,6 +57,7 @@ struct BackboneConfig {
     visit("width", width, between(1, 4096));
     visit("stem", stem, one_of({"auto", "cifar", "imagenet"}));
     visit("trainable", trainable);
+    visit("recompute", recompute);
   }
 };
 
@@ -165,9 +173,11 @@ struct TrainConfig {
 
 struct EvalConfig {
   int64_t batch_size = 64;
+  std::string offline_result;  // a result.json of joint learning on the same stream: gives omega
   template <class Visitor>
   void fields(Visitor&& visit) {
     visit("batch_size", batch_size, at_least(1));
+    visit("offline_result", offline_result);
   }
 };
 

@@ -5,6 +5,7 @@
 #include "core/metrics.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <stdexcept>
 
@@ -36,14 +37,24 @@ double best(const AccuracyMatrix& m, size_t i, size_t rows) {
 /// (1/T) sum_i a[T][i]
 double average_accuracy(const AccuracyMatrix& m) { return mean(m.a.back()); }
 
-/// sum_i n[i] a[T][i] / sum_i n[i]: all test images together, however unequal the tasks.
-double average_accuracy_micro(const AccuracyMatrix& m) {
+/// sum_{i<tasks} n[i] row[i] / sum_{i<tasks} n[i]: all test images together, however unequal the
+/// tasks.
+double micro(const AccuracyMatrix& m, const Row& row, size_t tasks) {
   double correct = 0, images = 0;
-  for (size_t i = 0; i < m.a.size(); ++i) {
-    correct += static_cast<double>(m.n[i]) * m.a.back()[i];
+  for (size_t i = 0; i < tasks; ++i) {
+    correct += static_cast<double>(m.n[i]) * row[i];
     images += static_cast<double>(m.n[i]);
   }
   return images > 0 ? correct / images : 0;
+}
+
+double average_accuracy_micro(const AccuracyMatrix& m) { return micro(m, m.a.back(), m.a.size()); }
+
+/// (1/T) sum_t micro(a[t]) / offline[t]
+double omega(const AccuracyMatrix& m) {
+  double sum = 0;
+  for (size_t t = 0; t < m.a.size(); ++t) sum += micro(m, m.a[t], t + 1) / m.offline[t];
+  return sum / static_cast<double>(m.a.size());
 }
 
 /// (1/T) sum_t (1/t) sum_{i<=t} a[t][i]
@@ -112,7 +123,22 @@ const Registered<Metric> kForgettingCoda{
     "mean drop of a step: Smith et al. 2023 (CODA-Prompt, arXiv 2211.13218), calc_forgetting.py",
     {forgetting_coda}};
 
+const Registered<Metric> kOmega{
+    "omega",
+    "accuracy over an offline learner's, mean over steps: Hayes et al. 2019 (arXiv 1809.05922), as "
+    "in Stream-51's get_average_results.py",
+    {omega, /*needs_offline=*/true}};
+
 }  // namespace
+
+std::vector<double> offline_accuracies(const AccuracyMatrix& offline) {
+  std::vector<double> accuracies;
+  for (size_t t = 0; t < offline.a.size(); ++t) {
+    const double own = micro(offline, offline.a[t], t + 1);
+    accuracies.push_back(std::isnan(own) ? micro(offline, offline.a.back(), t + 1) : own);
+  }
+  return accuracies;
+}
 
 Json all_metrics(const AccuracyMatrix& matrix) {
   bool valid = !matrix.a.empty() && matrix.n.size() >= matrix.a.size();
@@ -121,6 +147,7 @@ Json all_metrics(const AccuracyMatrix& matrix) {
 
   Json metrics = Json::object();
   for (const auto& [name, metric] : Registry<Metric>::get().entries()) {
+    if (metric.value.needs_offline && matrix.offline.size() < matrix.a.size()) continue;
     metrics[name] = metric.value.compute(matrix);
   }
   return metrics;

@@ -15,15 +15,23 @@ namespace rep {
 struct AccuracyMatrix {
   std::vector<std::vector<double>> a;
   std::vector<int64_t> n;
+  std::vector<double> offline{};  // what offline_accuracies() of another run gave; empty: unknown
 };
+
+/// For each t, the percent of the test images of tasks 0..t that a learner of all their training
+/// images classifies right: from row t where it is known, or else (joint learning has only the last
+/// row) from the last one.
+std::vector<double> offline_accuracies(const AccuracyMatrix& offline);
 
 /// A figure of an accuracy matrix; every one is registered with its definition and source.
 struct Metric {
   static constexpr const char* kKind = "metric";
   std::function<double(const AccuracyMatrix&)> compute;
+  bool needs_offline = false;
 };
 
-/// Every registered metric of a matrix of at least one row, by name.
+/// Every registered metric of a matrix of at least one row, by name; what needs an offline run's
+/// accuracies only where the matrix has them.
 Json all_metrics(const AccuracyMatrix& matrix);
 
 }  // namespace rep

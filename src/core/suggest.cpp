@@ -40,9 +40,17 @@ std::string did_you_mean(const std::string& word, const std::vector<std::string>
   return best ? " (did you mean '" + *best + "'?)" : "";
 }
 
+std::string one_line(std::string text) {
+  for (char& c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7f) c = '?';
+  }
+  return text;
+}
+
 std::string quoted(const std::string& text) {
   constexpr size_t kLongest = 60;
-  return text.size() <= kLongest ? "'" + text + "'" : "'" + text.substr(0, kLongest) + "...'";
+  return "'" + one_line(text.substr(0, kLongest)) + (text.size() <= kLongest ? "'" : "...'");
 }
 
 std::string join(const std::vector<std::string>& words, const std::string& separator) {

@@ -9,8 +9,12 @@ namespace rep {
 /// none is near enough (more than a third of the letters differ).
 std::string did_you_mean(const std::string& word, const std::vector<std::string>& candidates);
 
-/// 'text' as messages show it: in quotes, and cut where nobody would read on (it may come from an
-/// untrusted file).
+/// `text` with every control character replaced by "?": a message is one line, whatever a file
+/// holds.
+std::string one_line(std::string text);
+
+/// 'text' as messages show it: one line, in quotes, and cut where nobody would read on (it may come
+/// from an untrusted file).
 std::string quoted(const std::string& text);
 
 /// "a, b, c"

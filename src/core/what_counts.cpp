@@ -6,6 +6,7 @@ Json what_counts(const Config& config) {
   Json json = to_json(config);
   for (const char* key : {"name", "device", "threads"}) json.erase(key);
   json["train"].erase("checkpoint_seconds");
+  json["eval"].erase("offline_result");
   return json;
 }
 

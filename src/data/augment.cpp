@@ -97,7 +97,7 @@ bool Transform::render(const Image& image, Random& random, Image& out) const {
       return random.bernoulli(0.5);
     }
   } else {
-    out = center_crop(resize_shorter_side(image, shorter_side_, filter_), size_);
+    resize_and_center_crop(image, shorter_side_, filter_, out);
   }
   return false;
 }

@@ -5,6 +5,7 @@
 
 #include "core/random.h"
 #include "data/image.h"
+#include "data/resample.h"
 
 namespace rep {
 

@@ -77,6 +77,7 @@ class Cifar100 : public Dataset {
   const std::vector<int64_t>& labels() const override { return labels_; }
   const std::vector<std::string>& class_names() const override { return class_names_; }
 
+  int64_t stored_bytes(int64_t) const override { return kRecord; }
   Image image(int64_t index) const override {
     Image image = Image::make(kSide, kSide);
     const uint8_t* const planes = file_.data() + index * kRecord + 2;
@@ -106,7 +107,10 @@ const Registered<DatasetKind> kCifar100{
     {[](const Section& section, Split split, int64_t) -> std::unique_ptr<Dataset> {
        return std::make_unique<Cifar100>(read_section<Cifar100Options>(section).root, split);
      },
-     [](const Section& section) { return section_json<Cifar100Options>(section); }}};
+     [](const Section& section) { return section_json<Cifar100Options>(section); },
+     [](const Section&, Split split) {
+       return split == Split::kTrain ? OfficialCounts{50000, 500} : OfficialCounts{10000, 100};
+     }}};
 
 }  // namespace
 }  // namespace rep

@@ -23,6 +23,17 @@ class FirstOfEachClass : public Dataset {
 
   const std::vector<int64_t>& labels() const override { return labels_; }
   const std::vector<std::string>& class_names() const override { return whole_->class_names(); }
+  std::vector<bool> sequence_starts() const override {
+    const std::vector<bool> whole = whole_->sequence_starts();
+    std::vector<bool> starts;
+    for (size_t i = 0; !whole.empty() && i < indices_.size(); ++i) {
+      starts.push_back(whole[static_cast<size_t>(indices_[i])]);
+    }
+    return starts;
+  }
+  int64_t stored_bytes(int64_t index) const override {
+    return whole_->stored_bytes(indices_.at(static_cast<size_t>(index)));
+  }
   Image image(int64_t index) const override {
     return whole_->image(indices_.at(static_cast<size_t>(index)));
   }

@@ -21,11 +21,22 @@ class Dataset {
   int64_t num_classes() const { return static_cast<int64_t>(class_names().size()); }
   virtual const std::vector<int64_t>& labels() const = 0;  // [size], in 0..num_classes-1
   virtual const std::vector<std::string>& class_names() const = 0;
+  /// Of frames of videos: whether each image begins one, which then goes on to the next beginning.
+  /// [size], or empty where images are no frames.
+  virtual std::vector<bool> sequence_starts() const { return {}; }
+  /// What the image takes on disk: 0 when it is computed, -1 when its file is not there.
+  virtual int64_t stored_bytes(int64_t) const { return 0; }
   /// Throws Error naming the file when the image cannot be had.
   virtual Image image(int64_t index) const = 0;
   /// A hash of what the set contains (records, names, generator parameters): "same data" between
   /// runs.
   virtual std::string fingerprint() const = 0;
+};
+
+/// What a complete split is published to hold; 0: not known.
+struct OfficialCounts {
+  int64_t images = 0;
+  int64_t per_class = 0;  // of every class at least
 };
 
 struct DatasetKind {
@@ -34,6 +45,8 @@ struct DatasetKind {
   std::unique_ptr<Dataset> (*open)(const Section& section, Split split, int64_t seed);
   /// The effective options, defaults filled in; throws Error on unknown keys.
   Json (*options)(const Section& section);
+  /// Of the split that these options choose, where it was published; null: of none.
+  OfficialCounts (*official)(const Section& section, Split split) = nullptr;
 };
 
 /// Looks section.name up, opens the split and applies `limit_train` / `limit_test`: the first N

@@ -49,6 +49,20 @@ ImageFiles::ImageFiles(std::string root, std::vector<ImageFile> files,
   }
 }
 
+std::vector<bool> ImageFiles::sequence_starts() const {
+  std::vector<bool> starts;
+  for (const ImageFile& file : files_) starts.push_back(file.first_frame);
+  const bool any = std::find(starts.begin(), starts.end(), true) != starts.end();
+  return any ? starts : std::vector<bool>{};
+}
+
+int64_t ImageFiles::stored_bytes(int64_t index) const {
+  std::error_code unreadable;
+  const auto bytes =
+      fs::file_size(root_ + "/" + files_.at(static_cast<size_t>(index)).path, unreadable);
+  return unreadable ? -1 : static_cast<int64_t>(bytes);
+}
+
 Image ImageFiles::image(int64_t index) const {
   const ImageFile& file = files_.at(static_cast<size_t>(index));
   const std::string path = root_ + "/" + file.path;
@@ -70,11 +84,11 @@ std::string ImageFiles::fingerprint() const {
   Sha256 hash;
   const auto add = [&](const std::string& text) { hash.update(text.data(), text.size()); };
   for (const std::string& name : class_names_) add(name + "\n");
-  for (const ImageFile& file : files_) {
-    std::error_code unreadable;
-    const auto bytes = fs::file_size(root_ + "/" + file.path, unreadable);
+  for (int64_t i = 0; i < size(); ++i) {
+    const ImageFile& file = files_[static_cast<size_t>(i)];
+    const int64_t bytes = stored_bytes(i);
     add(file.path + " " + std::to_string(file.label) + " " +
-        (unreadable ? "missing" : std::to_string(bytes)) + " " + std::to_string(file.crop.top) +
+        (bytes < 0 ? "missing" : std::to_string(bytes)) + " " + std::to_string(file.crop.top) +
         " " + std::to_string(file.crop.left) + " " + std::to_string(file.crop.height) + " " +
         std::to_string(file.crop.width) + "\n");
   }

@@ -13,7 +13,8 @@ namespace rep {
 struct ImageFile {
   std::string path;  // below the set's root
   int64_t label = 0;
-  Region crop;  // what of it counts; height 0: all
+  Region crop;               // what of it counts; height 0: all
+  bool first_frame = false;  // of a video
 };
 
 /// A set whose images are files below one folder, decoded when they are asked for.
@@ -25,6 +26,8 @@ class ImageFiles : public Dataset {
              const std::string& where);
   const std::vector<int64_t>& labels() const override { return labels_; }
   const std::vector<std::string>& class_names() const override { return class_names_; }
+  std::vector<bool> sequence_starts() const override;
+  int64_t stored_bytes(int64_t index) const override;
   Image image(int64_t index) const override;
   /// Of names, labels, crops and file sizes, not of contents.
   std::string fingerprint() const override;

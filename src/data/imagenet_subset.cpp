@@ -100,7 +100,13 @@ const Registered<DatasetKind> kImageNetSubset{
     {[](const Section& section, Split split, int64_t) {
        return open(read_section<ImageNetSubsetOptions>(section), split);
      },
-     [](const Section& section) { return section_json<ImageNetSubsetOptions>(section); }}};
+     [](const Section& section) { return section_json<ImageNetSubsetOptions>(section); },
+     // ImageNet-1k's classes have 732 to 1,300 training images and 50 for validation.
+     [](const Section& section, Split split) {
+       const auto options = read_section<ImageNetSubsetOptions>(section);
+       if (options.definition == "present") return OfficialCounts{};
+       return split == Split::kTrain ? OfficialCounts{0, 732} : OfficialCounts{5000, 50};
+     }}};
 
 }  // namespace
 }  // namespace rep

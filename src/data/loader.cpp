@@ -1,6 +1,6 @@
 #include "data/loader.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <atomic>
@@ -13,32 +13,29 @@
 #include "core/random.h"
 
 namespace rep {
-namespace {
-
-/// Room for one batch. The workers touch only the raw pointers: an ATen call there could allocate,
-/// and the peak of tensor bytes would then depend on timing.
-struct Slot {
-  Slot(int64_t batch_size, int64_t side)
-      : tensors{torch::empty({batch_size, 3, side, side}, torch::kFloat),
-                torch::empty({batch_size}, torch::kLong), torch::empty({batch_size}, torch::kLong)},
-        images(tensors.images.data_ptr<float>()),
-        labels(tensors.labels.data_ptr<int64_t>()),
-        indices(tensors.indices.data_ptr<int64_t>()) {}
-
-  Batch tensors;
-  float* images;
-  int64_t* labels;
-  int64_t* indices;
-  bool full = false;         // filled by a worker, not yet given back by the caller
-  std::exception_ptr error;  // what stopped the worker, instead
-};
-
-}  // namespace
-
 // Batch b lives in slot b modulo the ring's size. A worker claims the next batch when its slot is
 // free, that is when the caller has finished with the batch one ring before; slots become full out
 // of order and are handed out in order.
 struct Loader::State {
+  /// Room for one batch. The workers touch only the raw pointers: an ATen call there could
+  /// allocate, and the peak of tensor bytes would then depend on timing.
+  struct Slot {
+    Slot(int64_t batch_size, int64_t side)
+        : tensors{torch::empty({batch_size, 3, side, side}, torch::kFloat),
+                  torch::empty({batch_size}, torch::kLong),
+                  torch::empty({batch_size}, torch::kLong)},
+          images(tensors.images.data_ptr<float>()),
+          labels(tensors.labels.data_ptr<int64_t>()),
+          indices(tensors.indices.data_ptr<int64_t>()) {}
+
+    Batch tensors;
+    float* images;
+    int64_t* labels;
+    int64_t* indices;
+    bool full = false;         // filled by a worker, not yet given back by the caller
+    std::exception_ptr error;  // what stopped the worker, instead
+  };
+
   State(const Dataset& data, std::vector<Sample> order, Transform how, Options with)
       : dataset(data), samples(std::move(order)), transform(how), options(with) {
     TORCH_CHECK(options.batch_size > 0 && options.workers > 0, "Loader: batch_size ",
@@ -153,7 +150,7 @@ bool Loader::next(Batch& batch) {
     s.changed.notify_all();
   }
   if (s.next_out == s.last_batch) return false;
-  Slot& slot = s.slot_of(s.next_out);
+  State::Slot& slot = s.slot_of(s.next_out);
   s.changed.wait(lock, [&] { return slot.full; });
   if (slot.error) std::rethrow_exception(slot.error);
   s.handed_out = true;

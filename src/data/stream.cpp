@@ -3,9 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
-#include <numeric>
 #include <optional>
-#include <random>
 #include <sstream>
 #include <utility>
 #include <variant>
@@ -13,85 +11,10 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/random.h"
+#include "data/published_shuffles.h"
 
 namespace rep {
 namespace {
-
-std::vector<int64_t> natural_order(int64_t num_classes) {
-  std::vector<int64_t> order(static_cast<size_t>(num_classes));
-  std::iota(order.begin(), order.end(), 0);
-  return order;
-}
-
-/// Uniform in 0..most as numpy's legacy generator draws it: bits beyond the most significant one of
-/// `most` are masked away, and what is still too large is drawn again.
-uint32_t draw_up_to(uint32_t most, std::mt19937& generator) {
-  uint32_t mask = most;
-  for (int shift = 1; shift <= 16; shift *= 2) mask |= mask >> shift;
-  while (true) {
-    const auto draw = static_cast<uint32_t>(generator()) & mask;
-    if (draw <= most) return draw;
-  }
-}
-
-/// numpy.random.RandomState(seed).shuffle(arange(n)): what the published class orders come from
-/// (iCaRL's and its successors' seed 1993).
-std::vector<int64_t> numpy_shuffled(int64_t num_classes, uint32_t seed) {
-  std::vector<int64_t> order = natural_order(num_classes);
-  std::mt19937 generator(seed);
-  for (size_t i = order.size(); i > 1; --i) {
-    std::swap(order[i - 1], order[draw_up_to(static_cast<uint32_t>(i - 1), generator)]);
-  }
-  return order;
-}
-
-/// The state that Python's random.seed(n) gives its Mersenne Twister (init_by_array of one key).
-struct PythonSeed {
-  uint32_t key;
-  using result_type = uint32_t;
-  template <class Iterator>
-  void generate(Iterator first, Iterator last) const {
-    const auto size = static_cast<size_t>(last - first);
-    std::vector<uint32_t> x(size);
-    x[0] = 19650218U;
-    for (size_t i = 1; i < size; ++i) {
-      x[i] = 1812433253U * (x[i - 1] ^ (x[i - 1] >> 30)) + static_cast<uint32_t>(i);
-    }
-    size_t i = 1;
-    const auto advance = [&] {
-      if (++i < size) return;
-      x[0] = x[size - 1];
-      i = 1;
-    };
-    for (size_t k = 0; k < size; ++k) {
-      x[i] = (x[i] ^ ((x[i - 1] ^ (x[i - 1] >> 30)) * 1664525U)) + key;
-      advance();
-    }
-    for (size_t k = 0; k + 1 < size; ++k) {
-      x[i] = (x[i] ^ ((x[i - 1] ^ (x[i - 1] >> 30)) * 1566083941U)) - static_cast<uint32_t>(i);
-      advance();
-    }
-    x[0] = 0x80000000U;
-    std::copy(x.begin(), x.end(), first);
-  }
-};
-
-/// random.seed(seed); random.shuffle(list(range(n))) in Python 3: Stream-51's class orders.
-std::vector<int64_t> python_shuffled(int64_t num_classes, uint32_t seed) {
-  std::vector<int64_t> order = natural_order(num_classes);
-  PythonSeed sequence{seed};
-  std::mt19937 generator(sequence);
-  for (size_t i = order.size(); i-- > 1;) {
-    int bits = 0;
-    while ((i + 1) >> bits) ++bits;
-    size_t j = 0;
-    do {
-      j = static_cast<uint32_t>(generator()) >> (32 - bits);
-    } while (j > i);
-    std::swap(order[i], order[j]);
-  }
-  return order;
-}
 
 /// The whole of `text` as a number; none when it is anything else.
 template <class T>
@@ -122,9 +45,9 @@ std::vector<int64_t> read_class_order(const std::string& path) {
 }
 
 std::vector<int64_t> order_by_word(const std::string& word, int64_t num_classes, int64_t seed) {
-  if (word == "natural") return natural_order(num_classes);
+  if (word == "natural") return counted(num_classes);
   if (word == "seed") {
-    std::vector<int64_t> order = natural_order(num_classes);
+    std::vector<int64_t> order = counted(num_classes);
     Random({static_cast<uint64_t>(seed), static_cast<uint64_t>(RandomUse::kClassOrder)})
         .shuffle(order);
     return order;
@@ -209,14 +132,60 @@ std::vector<int64_t> task_sizes(const StreamConfig& config, int64_t num_classes)
   return sizes;
 }
 
-/// Puts each image into the task that owns its class, in stored order.
-void deal_out(const Dataset& dataset, const std::vector<int64_t>& position,
-              const std::vector<size_t>& owner, std::vector<Sample> Task::*split,
-              std::vector<Task>& tasks) {
+/// The training images as the stream shows them (stream.order), whatever the cut into tasks. The
+/// official Stream-51 code does the same: it cuts the list into classes (class_...), each of those
+/// into videos (..instance) or single images (..iid), and shuffles each class's with the same seed.
+std::vector<int64_t> order_of_images(const Dataset& train, const StreamConfig& config,
+                                     const std::vector<int64_t>& class_order) {
+  std::vector<int64_t> all = counted(train.size());
+  if (config.order == "shuffled" || config.order == "stored") return all;
+  const bool videos = config.order == "instance" || config.order == "class_instance";
+  const std::vector<bool> starts = videos ? train.sequence_starts() : std::vector<bool>{};
+  if (videos && starts.empty()) {
+    throw Error("stream.order: " + config.order +
+                " moves whole videos, but this data set's images are not frames of any; take " +
+                (config.order == "instance" ? "iid" : "class_iid"));
+  }
+
+  std::vector<std::vector<int64_t>> parts;
+  if (config.order == "iid" || config.order == "instance") {
+    parts.push_back(std::move(all));
+  } else {
+    std::vector<std::vector<int64_t>> by_class(class_order.size());
+    for (const int64_t i : all) {
+      by_class[static_cast<size_t>(train.labels()[static_cast<size_t>(i)])].push_back(i);
+    }
+    for (const int64_t label : class_order) {
+      parts.push_back(std::move(by_class[static_cast<size_t>(label)]));
+    }
+  }
+
+  std::vector<int64_t> order;
+  for (const std::vector<int64_t>& part : parts) {
+    std::vector<std::ptrdiff_t> first;  // where in `part` each image or video begins
+    for (size_t k = 0; k < part.size(); ++k) {
+      if (k == 0 || !videos || starts[static_cast<size_t>(part[k])]) {
+        first.push_back(static_cast<std::ptrdiff_t>(k));
+      }
+    }
+    const auto units = static_cast<int64_t>(first.size());
+    first.push_back(static_cast<std::ptrdiff_t>(part.size()));
+    for (const int64_t unit : python_shuffled(units, static_cast<uint32_t>(config.order_seed))) {
+      const auto edge = first.begin() + unit;
+      order.insert(order.end(), part.begin() + edge[0], part.begin() + edge[1]);
+    }
+  }
+  return order;
+}
+
+/// Puts each image into the task that owns its class, in the given order.
+void deal_out(const Dataset& dataset, const std::vector<int64_t>& order,
+              const std::vector<int64_t>& position, const std::vector<size_t>& owner,
+              std::vector<Sample> Task::*split, std::vector<Task>& tasks) {
   const std::vector<int64_t>& labels = dataset.labels();
-  for (size_t i = 0; i < labels.size(); ++i) {
-    const int64_t label = position[static_cast<size_t>(labels[i])];
-    (tasks[owner[static_cast<size_t>(label)]].*split).push_back({static_cast<int64_t>(i), label});
+  for (const int64_t i : order) {
+    const int64_t label = position[static_cast<size_t>(labels[static_cast<size_t>(i)])];
+    (tasks[owner[static_cast<size_t>(label)]].*split).push_back({i, label});
   }
 }
 
@@ -253,8 +222,9 @@ Stream cut_into_tasks(const Dataset& train, const Dataset& test, const StreamCon
   for (size_t i = 0; i < position.size(); ++i) {
     position[static_cast<size_t>(stream.class_order[i])] = static_cast<int64_t>(i);
   }
-  deal_out(train, position, owner, &Task::train, stream.tasks);
-  deal_out(test, position, owner, &Task::test, stream.tasks);
+  deal_out(train, order_of_images(train, config, stream.class_order), position, owner, &Task::train,
+           stream.tasks);
+  deal_out(test, counted(test.size()), position, owner, &Task::test, stream.tasks);
   return stream;
 }
 

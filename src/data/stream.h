@@ -38,7 +38,18 @@ struct Stream {
 std::vector<int64_t> make_class_order(const WordOrList& order, int64_t num_classes, int64_t seed);
 
 /// A function of data sets, stream configuration and seed, never of the method. Every class is in
-/// exactly one task. Throws Error when there are more tasks than classes, or sizes do not add up.
+/// exactly one task. A task's training images come in stream.order:
+///   shuffled        as stored, but every epoch of the loop shuffles them (the default)
+///   stored          as the data set lists them
+///   iid             all images shuffled, once
+///   class_iid       class after class in the class order, each one's images shuffled, once
+///   instance        the videos shuffled, the frames of each in their order
+///   class_instance  class after class in the class order, each one's videos shuffled
+/// All but the first reach the loop as they are, in every epoch: with train.epochs 1 that is the
+/// streaming protocol. The last four are Stream-51's, shuffled as its code does: order_seed 10, 20
+/// or 30 with class_order python:10, python:20 or python:30 give the official orders of the whole
+/// set (iid and instance know no tasks of classes there: tasks 1). Throws Error when there are more
+/// tasks than classes, sizes do not add up, or videos are asked of a data set that has none.
 Stream cut_into_tasks(const Dataset& train, const Dataset& test, const StreamConfig& config,
                       int64_t seed);
 

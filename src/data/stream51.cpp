@@ -1,9 +1,9 @@
 // Stream-51 (Roady et al., CVPR Workshops 2020): frames of videos of 51 animals and vehicles, in
 // the official archive's layout: Stream-51_meta_train.json with rows
-//   [class, clip, video, frame, shape, box, file], Stream-51_meta_test.json with [class, shape,
-//   box,
-// file], the boxes as [right, left, bottom, top], and the images beside them. An image is its box,
-// enlarged by 1.1 about its centre and cut to the picture, as the official loader crops it.
+//   [class, clip, video, frame, shape, box, file],
+// Stream-51_meta_test.json with [class, shape, box, file], the boxes as [right, left, bottom, top],
+// and the images beside them. An image is its box, enlarged by 1.1 about its centre and cut to the
+// picture, as the official loader crops it. A video begins with its frame 0.
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -66,7 +66,7 @@ class Rows {
   ImageFile file(size_t i, const Json& row, int64_t label, bool crop) const {
     const Json &box = row[row.size() - 2], &shape = row[row.size() - 3];
     if (!row.back().is_string()) fail(i, "ends in no file name");
-    ImageFile file{row.back().get<std::string>(), label, {}};
+    ImageFile file{row.back().get<std::string>(), label, {}, false};
     if (!crop) return file;
     constexpr int64_t kMost = 1 << 20;
     if (!box.is_array() || box.size() != 4 || !shape.is_array() || shape.size() < 2) {
@@ -113,8 +113,10 @@ std::unique_ptr<Dataset> open_train(const Stream51Options& options) {
   for (size_t i = 0; i < rows.size(); ++i) {
     const Json& row = rows.row(i, 7);
     const int64_t label = rows.whole(i, row[0], kClasses - 1);
-    if (rows.whole(i, row[3], 1 << 30) % options.frame_stride != 0) continue;
+    const int64_t frame = rows.whole(i, row[3], 1 << 30);
+    if (frame % options.frame_stride != 0) continue;
     files.push_back(rows.file(i, row, label, options.crop));
+    files.back().first_frame = frame == 0;
   }
   return std::make_unique<ImageFiles>(options.root, std::move(files), class_names(),
                                       "Stream-51_meta_train.json");
@@ -142,7 +144,14 @@ const Registered<DatasetKind> kStream51{
        const auto options = read_section<Stream51Options>(section);
        return split == Split::kTrain ? open_train(options) : open_test(options);
      },
-     [](const Section& section) { return section_json<Stream51Options>(section); }}};
+     [](const Section& section) { return section_json<Stream51Options>(section); },
+     [](const Section& section, Split split) {
+       const auto options = read_section<Stream51Options>(section);
+       if (split == Split::kTest) {
+         return OfficialCounts{2550, options.novelty == "drop" ? 50 : int64_t{0}};
+       }
+       return OfficialCounts{options.frame_stride == 1 ? 150736 : int64_t{0}, 0};
+     }}};
 
 }  // namespace
 }  // namespace rep

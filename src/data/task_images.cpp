@@ -1,6 +1,6 @@
 #include "data/task_images.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <stdexcept>
 

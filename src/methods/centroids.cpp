@@ -1,8 +1,8 @@
 #include "methods/centroids.h"
 
-#include <torch/torch.h>
-
 #include <vector>
+
+#include "tensor/torch.h"
 
 namespace rep {
 

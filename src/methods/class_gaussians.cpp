@@ -1,9 +1,9 @@
 #include "methods/class_gaussians.h"
 
-#include <torch/torch.h>
-
 #include <algorithm>
 #include <utility>
+
+#include "tensor/torch.h"
 
 namespace rep {
 

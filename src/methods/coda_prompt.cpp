@@ -4,12 +4,12 @@
 // adds components, orthogonal to the old ones at their start, and freezes those of tasks before.
 // Differs from the authors' code: the backbone is frozen in autograd as well as in name, and
 // cosines are two matrix products instead of a [B, M, D] tensor.
-#include <torch/torch.h>
 
 #include <cmath>
 
 #include "methods/classifier.h"
 #include "methods/method.h"
+#include "tensor/torch.h"
 
 namespace rep {
 

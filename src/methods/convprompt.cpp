@@ -9,14 +9,13 @@
 // theirs leave the optimiser without notice (`train_keys: true` trains them as the paper says).
 #include "methods/convprompt.h"
 
-#include <torch/torch.h>
-
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
 #include "methods/classifier.h"
 #include "methods/method.h"
+#include "tensor/torch.h"
 
 namespace rep {
 

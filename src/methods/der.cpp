@@ -3,9 +3,9 @@
 // step pulls the logits of a drawn batch back to what they were; DER++ also classifies a second,
 // independent draw. Differs from Mammoth: as er does, and with a frozen backbone no forward is
 // taken twice. Logits of classes to come are regressed too, as published.
-#include <torch/torch.h>
 
 #include "methods/replay.h"
+#include "tensor/torch.h"
 
 namespace rep {
 

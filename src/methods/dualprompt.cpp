@@ -6,11 +6,11 @@
 // where the published code reshapes across the batch (`published_reshape: true` does as it does,
 // for comparison only), and selection at test is per image by default, as in its ImageNet-R
 // setting.
-#include <torch/torch.h>
 
 #include "methods/classifier.h"
 #include "methods/key_matching.h"
 #include "methods/method.h"
+#include "tensor/torch.h"
 
 namespace rep {
 

@@ -3,9 +3,9 @@
 // batch and an equally large one drawn from the reservoir; plain cross-entropy over both.
 // Differs from Mammoth: an image is offered to the buffer the first time it comes by, not once an
 // epoch (so none is stored twice), and pixels are stored encoded, not as floats.
-#include <torch/torch.h>
 
 #include "methods/replay.h"
+#include "tensor/torch.h"
 
 namespace rep {
 

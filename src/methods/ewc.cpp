@@ -16,10 +16,10 @@
 // batch. The network is in evaluation mode, so that batch norm's running statistics stay put.
 // Differs from GMvandeVen/continual-learning, whose lambda for class-incremental CIFAR-100 this is:
 // 500 images of a task, not all, and their sum is divided by their number (there: by one less).
-#include <torch/torch.h>
 
 #include "methods/head_methods.h"
 #include "methods/quadratic_penalty.h"
+#include "tensor/torch.h"
 
 namespace rep {
 

@@ -1,8 +1,8 @@
 #include "methods/frozen_features.h"
 
-#include <torch/torch.h>
-
 #include <algorithm>
+
+#include "tensor/torch.h"
 
 namespace rep {
 

@@ -3,13 +3,13 @@
 // the model is asked for, it is trained anew, from where it began, on the buffer alone. Nothing is
 // ever learned from the stream itself. Differs from Mammoth: the sampler is the paper's greedy
 // balancer, not a reservoir, and the model is trained for every row of the accuracy matrix.
-#include <torch/torch.h>
 
 #include <cmath>
 #include <limits>
 
 #include "methods/head_methods.h"
 #include "methods/replay_buffer.h"
+#include "tensor/torch.h"
 
 namespace rep {
 

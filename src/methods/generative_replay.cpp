@@ -13,13 +13,13 @@
 #include "methods/generative_replay.h"
 
 #include <ATen/CPUGeneratorImpl.h>
-#include <torch/torch.h>
 
 #include <algorithm>
 #include <tuple>
 
 #include "data/image.h"
 #include "methods/frozen_features.h"
+#include "tensor/torch.h"
 
 namespace rep {
 

@@ -1,10 +1,9 @@
 #pragma once
 
-#include <torch/torch.h>
-
 #include <string>
 
 #include "methods/network.h"
+#include "tensor/torch.h"
 
 namespace rep {
 

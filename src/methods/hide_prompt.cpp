@@ -10,8 +10,6 @@
 // trains on.
 #include "methods/hide_prompt.h"
 
-#include <torch/torch.h>
-
 #include <algorithm>
 #include <cmath>
 #include <functional>
@@ -20,6 +18,7 @@
 #include "methods/frozen_features.h"
 #include "methods/method.h"
 #include "tensor/optimizer.h"
+#include "tensor/torch.h"
 
 namespace rep {
 

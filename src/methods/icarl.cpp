@@ -4,12 +4,12 @@
 // of old classes are distilled from the network before; the class whose exemplars' mean feature is
 // nearest is the answer. Differs from Mammoth: class means come from the exemplars alone (its
 // preset's come from an unlimited second buffer), and weight decay is the optimiser's.
-#include <torch/torch.h>
 
 #include <limits>
 
 #include "methods/head_methods.h"
 #include "methods/replay_buffer.h"
+#include "tensor/torch.h"
 
 namespace rep {
 

@@ -1,6 +1,6 @@
 #include "methods/key_matching.h"
 
-#include <torch/torch.h>
+#include "tensor/torch.h"
 
 namespace rep {
 

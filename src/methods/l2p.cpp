@@ -6,11 +6,11 @@
 // `selection: per_image` is the default; `batchwise` (one vote for the whole batch, in training and
 // testing) is the published code's CIFAR-100 setting: since test batches hold one task, it tells
 // the model which, so results carry the label.
-#include <torch/torch.h>
 
 #include "methods/classifier.h"
 #include "methods/key_matching.h"
 #include "methods/method.h"
+#include "tensor/torch.h"
 
 namespace rep {
 

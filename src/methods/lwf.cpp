@@ -7,10 +7,10 @@
 // once, on images that are not even normalised. Differs from the paper: one classifier and one
 // softmax over all old classes instead of one per task, and the new classes' outputs are not
 // trained alone first.
-#include <torch/torch.h>
 
 #include "methods/distillation.h"
 #include "methods/head_methods.h"
+#include "tensor/torch.h"
 
 namespace rep {
 

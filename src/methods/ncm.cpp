@@ -4,12 +4,12 @@
 // of a class's features is its prototype, and an image gets the class whose prototype has the
 // largest cosine with it. Nothing is trained, so nothing is forgotten: what any method that trains
 // must improve on. Differs from SimpleCIL's code in nothing but the images' preparation.
-#include <torch/torch.h>
 
 #include <limits>
 
 #include "methods/frozen_features.h"
 #include "methods/method.h"
+#include "tensor/torch.h"
 
 namespace rep {
 

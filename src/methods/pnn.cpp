@@ -11,12 +11,12 @@
 // task-incremental accuracy is what the method is made for: columns are never trained against one
 // another. Differs from Mammoth: one copy of every column, with its own adapters, serves all later
 // ones. Parameters grow with the square of the number of tasks.
-#include <torch/torch.h>
 
 #include <cmath>
 #include <limits>
 
 #include "methods/network.h"
+#include "tensor/torch.h"
 
 namespace rep {
 

@@ -1,6 +1,6 @@
 #include "methods/quadratic_penalty.h"
 
-#include <torch/torch.h>
+#include "tensor/torch.h"
 
 namespace rep {
 

@@ -8,8 +8,6 @@
 // with the square of their number and each task's solution with its cube (published: 10,000).
 #include "methods/ranpac.h"
 
-#include <torch/torch.h>
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -20,6 +18,7 @@
 #include "methods/classifier.h"
 #include "methods/frozen_features.h"
 #include "methods/method.h"
+#include "tensor/torch.h"
 
 namespace rep {
 

@@ -1,6 +1,6 @@
 #include "methods/replay.h"
 
-#include <torch/torch.h>
+#include "tensor/torch.h"
 
 namespace rep {
 

@@ -1,9 +1,9 @@
 #include "methods/replay_buffer.h"
 
-#include <torch/torch.h>
-
 #include <algorithm>
 #include <limits>
+
+#include "tensor/torch.h"
 
 namespace rep {
 

@@ -7,10 +7,10 @@
 // authors' code (ganguli-lab/pathint), which also keeps Omega from falling below 0: a negative
 // importance would push parameters away. Mammoth does the first only, GMvandeVen/continual-learning
 // neither; c and xi are the latter's for class-incremental CIFAR-100, in the same penalty.
-#include <torch/torch.h>
 
 #include "methods/head_methods.h"
 #include "methods/quadratic_penalty.h"
+#include "tensor/torch.h"
 
 namespace rep {
 

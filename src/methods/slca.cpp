@@ -7,8 +7,6 @@
 // runner's.
 #include "methods/slca.h"
 
-#include <torch/torch.h>
-
 #include <algorithm>
 #include <cmath>
 
@@ -16,6 +14,7 @@
 #include "methods/frozen_features.h"
 #include "methods/network.h"
 #include "tensor/optimizer.h"
+#include "tensor/torch.h"
 
 namespace rep {
 

@@ -7,13 +7,12 @@
 // double precision takes the place of pinv in single, and classes never seen cannot win.
 #include "methods/slda.h"
 
-#include <torch/torch.h>
-
 #include <algorithm>
 #include <limits>
 
 #include "methods/frozen_features.h"
 #include "methods/method.h"
+#include "tensor/torch.h"
 
 namespace rep {
 

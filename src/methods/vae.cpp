@@ -1,8 +1,8 @@
 #include "methods/vae.h"
 
-#include <torch/torch.h>
-
 #include <cmath>
+
+#include "tensor/torch.h"
 
 namespace rep {
 

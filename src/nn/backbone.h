@@ -1,10 +1,10 @@
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <functional>
 #include <vector>
+
+#include "tensor/torch.h"
 
 namespace rep {
 
@@ -30,6 +30,7 @@ struct ForwardPlan {
   std::vector<bool> skip;               // per block: identity; empty: none
   bool proportional_attention = false;  // attention logits + log(size of the key's token)
   bool size_weighted = true;            // merged token = size-weighted mean
+  bool by_the_book = false;             // op by op as the formulas stand: what benchmarks divide by
 
   bool skips(int64_t block) const { return !skip.empty() && skip[static_cast<size_t>(block)]; }
   int64_t merges(int64_t block) const {

@@ -1,12 +1,11 @@
 #include "nn/efficiency.h"
 
-#include <torch/torch.h>
-
 #include <algorithm>
 #include <cmath>
 
 #include "nn/token_merging.h"
 #include "tensor/meter.h"
+#include "tensor/torch.h"
 
 namespace rep {
 

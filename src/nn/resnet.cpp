@@ -5,6 +5,8 @@
 // continual-learning code uses on CIFAR, and the width is free.
 #include "nn/resnet.h"
 
+#include <torch/nn/init.h>
+
 namespace rep {
 
 namespace {

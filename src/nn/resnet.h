@@ -1,5 +1,7 @@
 #pragma once
 
+#include <torch/nn/modules/container/sequential.h>
+
 #include <string>
 #include <vector>
 

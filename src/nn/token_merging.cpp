@@ -5,11 +5,11 @@
 // functions of tensors.
 #include "nn/token_merging.h"
 
-#include <torch/torch.h>
-
 #include <algorithm>
 #include <limits>
 #include <tuple>
+
+#include "tensor/torch.h"
 
 namespace rep {
 

@@ -5,8 +5,7 @@
 // tokens and skipped blocks need no second copy of the model.
 #include "nn/vit.h"
 
-#include <cmath>
-
+#include "nn/attention.h"
 #include "nn/token_merging.h"
 
 namespace rep {
@@ -16,11 +15,6 @@ namespace {
 torch::nn::LayerNorm make_norm(const VitOptions& options) {
   return torch::nn::LayerNorm(
       torch::nn::LayerNormOptions({options.embed_dim}).eps(options.layer_norm_eps));
-}
-
-// A linear layer without the redundant default initialisation: VisionTransformer draws all weights.
-torch::nn::Linear make_linear(int64_t in, int64_t out) {
-  return torch::nn::Linear(torch::nn::LinearOptions(in, out));
 }
 
 // [B, N, D] with the prompts taken out, and put back between [CLS] and the rest.
@@ -93,35 +87,12 @@ AttentionImpl::AttentionImpl(int64_t dim, int64_t heads_) : heads(heads_) {
 }
 
 torch::Tensor AttentionImpl::forward(const torch::Tensor& x, const torch::Tensor& prefix,
-                                     const torch::Tensor& log_sizes, torch::Tensor* metric) {
-  const int64_t B = x.size(0), N = x.size(1), D = x.size(2), d = D / heads;
-  const torch::Tensor projected = qkv->forward(x).view({B, N, 3, heads, d});
-  const torch::Tensor q = projected.select(2, 0).transpose(1, 2);  // [B, H, N, d]
-  torch::Tensor k = projected.select(2, 1).transpose(1, 2);
-  torch::Tensor v = projected.select(2, 2).transpose(1, 2);
-  if (metric) *metric = projected.select(2, 1).detach().mean(2);
-  torch::Tensor bias = log_sizes;
-  if (prefix.defined()) {
-    const int64_t L = prefix.size(2);
-    const torch::Tensor rows = prefix.view({B, 2, L, heads, d});
-    k = torch::cat({rows.select(1, 0).transpose(1, 2), k}, 2);
-    v = torch::cat({rows.select(1, 1).transpose(1, 2), v}, 2);
-    if (bias.defined()) bias = torch::cat({torch::zeros({B, L}, bias.options()), bias}, 1);
-  }
-  const double scale = 1.0 / std::sqrt(static_cast<double>(d));
-  torch::Tensor weights = torch::matmul(q * scale, k.transpose(-2, -1));  // [B, H, N, L + N]
-  if (bias.defined()) weights = weights + bias.view({B, 1, 1, -1});
-  const torch::Tensor mixed = torch::matmul(weights.softmax(-1), v);
-  return proj->forward(mixed.transpose(1, 2).reshape({B, N, D}));
-}
-
-MlpImpl::MlpImpl(int64_t dim, int64_t hidden) {
-  fc1 = register_module("fc1", make_linear(dim, hidden));
-  fc2 = register_module("fc2", make_linear(hidden, dim));
-}
-
-torch::Tensor MlpImpl::forward(const torch::Tensor& x) {
-  return fc2->forward(torch::gelu(fc1->forward(x)));
+                                     const torch::Tensor& log_sizes, bool by_the_book,
+                                     torch::Tensor* metric) {
+  const torch::Tensor projected = project(x, qkv);
+  if (metric) *metric = projected.detach().unflatten(-1, {3, heads, -1}).select(2, 1).mean(2);
+  const auto& mix = by_the_book ? attend_by_the_book : attend;
+  return project(mix(projected, heads, prefix, log_sizes), proj);
 }
 
 BlockImpl::BlockImpl(const VitOptions& options) {
@@ -139,11 +110,12 @@ void BlockImpl::forward(TokenStream& stream, const ForwardPlan& plan, int64_t in
   const torch::Tensor log_sizes =
       plan.proportional_attention && stream.sizes.defined() ? stream.sizes.log() : torch::Tensor();
   torch::Tensor metric;
-  stream.x = stream.x +
-             attn->forward(norm1->forward(stream.x), prefix, log_sizes, r > 0 ? &metric : nullptr);
+  stream.x = stream.x + attn->forward(norm1->forward(stream.x), prefix, log_sizes, plan.by_the_book,
+                                      r > 0 ? &metric : nullptr);
   if (r > 0) merge(stream, metric, r, plan.size_weighted);
   const torch::Tensor before = stream.x;
-  stream.x = before + mlp->forward(norm2->forward(before));
+  stream.x = plan.by_the_book ? residual_mlp_by_the_book(before, norm2, mlp)
+                              : residual_mlp(before, norm2, mlp, recompute);
   if (plan.adapters.empty()) return;
   const Adapter& adapter = plan.adapters[block];
   const torch::Tensor inner =
@@ -200,6 +172,20 @@ torch::Tensor VisionTransformerImpl::forward(const torch::Tensor& images, const 
     if (!plan.skips(i)) blocks[static_cast<size_t>(i)]->forward(stream, plan, i);
   }
   return norm->forward(stream.x);
+}
+
+void VisionTransformerImpl::recompute_mlps(bool recompute) {
+  for (auto& block : blocks) block->recompute = recompute;
+}
+
+void VisionTransformerImpl::multiply_in_bf16() {
+  for (auto& block : blocks) {
+    for (auto& linear : {block->attn->qkv, block->attn->proj, block->mlp->fc1, block->mlp->fc2}) {
+      TORCH_CHECK(!linear->weight.requires_grad(), "weights that train stay in fp32");
+      linear->weight.set_data(linear->weight.to(torch::kBFloat16));
+      linear->bias.set_data(linear->bias.to(torch::kBFloat16));
+    }
+  }
 }
 
 void VisionTransformerImpl::train_last_blocks(int64_t count) {

@@ -1,13 +1,13 @@
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "core/registry.h"
 #include "nn/backbone.h"
+#include "nn/mlp.h"
+#include "tensor/torch.h"
 
 namespace rep {
 
@@ -37,26 +37,17 @@ struct PatchEmbedImpl : torch::nn::Module {
 };
 TORCH_MODULE(PatchEmbed);
 
-/// Multi-head self-attention; parameters qkv.{weight,bias}, proj.{weight,bias}.
+/// Multi-head self-attention (nn/attention.h); parameters qkv.{weight,bias}, proj.{weight,bias}.
 struct AttentionImpl : torch::nn::Module {
   AttentionImpl(int64_t dim, int64_t heads);
-  /// x [B, N, D]; prefix undefined or [B, 2, L, D]; log_sizes undefined or [B, N].
-  /// `metric`, when wanted, receives the keys averaged over heads [B, N, D/H], prefix keys
-  /// excluded.
+  /// x [B, N, D]; prefix undefined or [B, 2, L, D]; log_sizes undefined or [B, N]. `metric`, when
+  /// wanted, receives the keys averaged over heads [B, N, D/H], prefix keys excluded.
   torch::Tensor forward(const torch::Tensor& x, const torch::Tensor& prefix,
-                        const torch::Tensor& log_sizes, torch::Tensor* metric);
+                        const torch::Tensor& log_sizes, bool by_the_book, torch::Tensor* metric);
   int64_t heads;
   torch::nn::Linear qkv{nullptr}, proj{nullptr};
 };
 TORCH_MODULE(Attention);
-
-/// fc1, exact GELU, fc2.
-struct MlpImpl : torch::nn::Module {
-  MlpImpl(int64_t dim, int64_t hidden);
-  torch::Tensor forward(const torch::Tensor& x);
-  torch::nn::Linear fc1{nullptr}, fc2{nullptr};
-};
-TORCH_MODULE(Mlp);
 
 /// The tokens of a pass on their way through the blocks.
 struct TokenStream {
@@ -70,6 +61,7 @@ struct BlockImpl : torch::nn::Module {
   explicit BlockImpl(const VitOptions& options);
   /// Runs block number `index` of `plan` on the stream in place.
   void forward(TokenStream& stream, const ForwardPlan& plan, int64_t index);
+  bool recompute = false;  // of the MLP: computed again for the backward pass, instead of kept
   torch::nn::LayerNorm norm1{nullptr}, norm2{nullptr};
   Attention attn{nullptr};
   Mlp mlp{nullptr};
@@ -92,6 +84,12 @@ struct VisionTransformerImpl : Backbone {
   int64_t image_size() const override { return options.image_size; }
   int64_t depth() const override { return options.depth; }
   void train_last_blocks(int64_t blocks) override;
+  /// Whether the inside of a frozen MLP is computed again for the backward pass instead of kept:
+  /// a step takes about a tenth longer and holds about half.
+  void recompute_mlps(bool recompute);
+  /// Converts the blocks' linear layers, all frozen, to bf16: products run in it, everything else
+  /// stays in fp32. Half the memory for weights; fast only where the processor multiplies bf16.
+  void multiply_in_bf16();
 
   const VitOptions options;
   torch::Tensor cls_token, pos_embed;  // [1, 1, D], [1, 1 + patches, D]

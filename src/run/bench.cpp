@@ -1,7 +1,5 @@
 #include "run/bench.h"
 
-#include <torch/torch.h>
-
 #include <algorithm>
 #include <chrono>
 #include <functional>
@@ -14,6 +12,7 @@
 #include "run/result.h"
 #include "tensor/device.h"
 #include "tensor/meter.h"
+#include "tensor/torch.h"
 
 namespace rep {
 
@@ -32,12 +31,6 @@ double seconds_of(const torch::Device& device, const std::function<void()>& work
   work();
   wait_for(device);
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
 }
 
 // FLOP a second of square matrix products that are large enough to show the machine's best.
@@ -86,7 +79,9 @@ Json bench(const Config& asked, int64_t steps, int64_t warmup) {
   const torch::Tensor images = torch::rand({config.train.batch_size, 3, size, size}, device);
   const auto unit = [&] {
     const c10::InferenceMode inference;
-    return seconds_of(device, [&] { learner.backbone->features(images); });
+    ForwardPlan plain;
+    plain.by_the_book = true;
+    return seconds_of(device, [&] { learner.backbone->features(images, plain); });
   };
 
   Timing timing;

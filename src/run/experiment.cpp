@@ -1,6 +1,6 @@
 #include "run/experiment.h"
 
-#include <torch/torch.h>
+#include <torch/version.h>
 
 #include <cmath>
 #include <ctime>
@@ -10,9 +10,11 @@
 #include "revision.h"
 #include "run/learner.h"
 #include "run/loops.h"
+#include "run/offline_result.h"
 #include "run/run_folder.h"
 #include "tensor/device.h"
 #include "tensor/meter.h"
+#include "tensor/torch.h"
 
 namespace rep {
 
@@ -80,6 +82,9 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
     if (input.contains("warning")) progress.warn(name + ": " + input["warning"].get<std::string>());
   }
   Result result(make_head(config, learner, *train, *test));
+  if (!config.eval.offline_result.empty()) {
+    result.set_offline(read_offline_result(config.eval.offline_result, stream));
+  }
   RunFolder folder(options.output, options.resume, config);
   Position position;
   if (options.resume) {

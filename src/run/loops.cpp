@@ -1,7 +1,5 @@
 #include "run/loops.h"
 
-#include <torch/torch.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -10,6 +8,7 @@
 #include "core/interrupt.h"
 #include "data/loader.h"
 #include "tensor/meter.h"
+#include "tensor/torch.h"
 
 namespace rep {
 
@@ -56,6 +55,8 @@ void train_task(Learner& learner, const Dataset& data, const Task& task, int64_t
   const TrainingSet set =
       optimizer.parameters().empty() ? TrainingSet{&data, {}} : method.training_set(data, task);
   const auto images = static_cast<int64_t>(set.samples.size());
+  // A method's own set (a buffer, or the task beside one) is not the stream and has no order.
+  const bool streamed = config.stream.order != "shuffled" && set.data == &data;
   const int64_t steps = steps_of_task(config.train, images);
   const int64_t per_epoch = batches(images, config.train);
   progress.begin_task(task.index, tasks, steps, position.iteration);
@@ -71,8 +72,10 @@ void train_task(Learner& learner, const Dataset& data, const Task& task, int64_t
     options.seed = keys(config.seed);
     options.task = keys(task.index);
     options.epoch = keys(epoch);
-    Loader loader(*set.data, shuffled(set.samples, options.seed, options.task, options.epoch),
-                  learner.transform(config, /*train=*/true), options);
+    Loader loader(
+        *set.data,
+        streamed ? set.samples : shuffled(set.samples, options.seed, options.task, options.epoch),
+        learner.transform(config, /*train=*/true), options);
     const double lr = scheduled_lr(config.train, epoch);
     optimizer.set_lr(lr);
 

@@ -1,7 +1,5 @@
 #include "run/pretrain.h"
 
-#include <torch/torch.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
@@ -18,6 +16,7 @@
 #include "run/setup.h"
 #include "tensor/device.h"
 #include "tensor/safetensors.h"
+#include "tensor/torch.h"
 
 namespace rep {
 

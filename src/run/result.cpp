@@ -72,13 +72,13 @@ std::vector<std::vector<double>> read_matrix(const Json& rows) {
 
 Json bytes_or_null(int64_t bytes) { return bytes < 0 ? Json(nullptr) : Json(bytes); }
 
+}  // namespace
+
 double median(std::vector<double> values) {
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
   std::nth_element(values.begin(), middle, values.end());
   return *middle;
 }
-
-}  // namespace
 
 void TaskCost::state(State& s) {
   Json json{{"seconds", phases.seconds},

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/json.h"
@@ -47,6 +48,10 @@ class Result {
   }
   /// Seconds of single training steps, for the median; of this process only.
   void add_step_seconds(double seconds) { step_seconds_.push_back(seconds); }
+  /// What omega divides by (read_offline_result).
+  void set_offline(std::vector<double> accuracies) {
+    class_incremental_.offline = std::move(accuracies);
+  }
   void complete() { complete_ = true; }
   bool is_complete() const { return complete_; }
 
@@ -65,6 +70,9 @@ class Result {
   std::vector<double> step_seconds_;
   bool complete_ = false;
 };
+
+/// The upper median of at least one value.
+double median(std::vector<double> values);
 
 /// "1.25 G", "17.6 M": three significant digits with a decimal prefix.
 std::string human(double value);

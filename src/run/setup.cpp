@@ -56,8 +56,9 @@ void resolve_sections(Config& config) {
                                     : vit_options(config.backbone.name, config.backbone.image_size,
                                                   config.backbone.patch_size);
   trainable_blocks(config.backbone, resnet ? 4 : options.depth);
-  if (config.precision != "fp32") {
-    throw Error("precision: this version computes in fp32 only; take precision: fp32");
+  if (config.precision != "fp32" && (resnet || config.backbone.trainable != "none")) {
+    throw Error("precision: " + config.precision +
+                " is for a frozen ViT; take precision: fp32, or backbone.trainable: none");
   }
   drop_threshold(config.efficiency.layer_dropping, config.efficiency.token_merging);
   const QueryBackboneConfig& query = config.efficiency.query_backbone;
@@ -69,16 +70,20 @@ void resolve_sections(Config& config) {
   }
 }
 
-VisionTransformer make_vit(const BackboneConfig& config, Json* inputs) {
+VisionTransformer make_vit(const BackboneConfig& config, Json* inputs,
+                           const std::string& precision) {
   const VitOptions options = vit_options(config.name, config.image_size, config.patch_size);
   VisionTransformer vit(options);
   *inputs = load_weights(vit, config.weights).inputs;
   vit->train_last_blocks(trainable_blocks(config, options.depth));
+  vit->recompute_mlps(config.recompute);
+  if (precision == "bf16") vit->multiply_in_bf16();
   return vit;
 }
 
-std::shared_ptr<Backbone> make_backbone(const BackboneConfig& config, Json* inputs) {
-  if (!is_resnet(config)) return make_vit(config, inputs).ptr();
+std::shared_ptr<Backbone> make_backbone(const BackboneConfig& config, Json* inputs,
+                                        const std::string& precision) {
+  if (!is_resnet(config)) return make_vit(config, inputs, precision).ptr();
   if (config.weights != "random") {
     throw Error("backbone.weights: " + config.name +
                 " is trained from scratch; set weights: random and trainable: all");
@@ -95,7 +100,7 @@ Learner::Learner(const Config& config, const Stream& stream, const Dataset& trai
                  const torch::Device& device_, const std::string& folder)
     : device(device_) {
   inputs = Json::object();
-  backbone = make_backbone(config.backbone, &inputs["weights"]);
+  backbone = make_backbone(config.backbone, &inputs["weights"], config.precision);
   backbone->to(device);
   backbone->eval();  // a network that trains switches for itself
   const QueryBackboneConfig& query = config.efficiency.query_backbone;
@@ -105,7 +110,7 @@ Learner::Learner(const Config& config, const Stream& stream, const Dataset& trai
     small.name = query.name;
     small.weights = query.weights;
     small.image_size = backbone->image_size();
-    query_backbone = make_vit(small, &inputs["query_weights"]);
+    query_backbone = make_vit(small, &inputs["query_weights"], config.precision);
     query_backbone->to(device);
     query_parameters_ = query_backbone->parameters();
   }

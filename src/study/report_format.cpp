@@ -40,11 +40,8 @@ std::string short_key(const std::string& key) {
              : key;
 }
 
-struct Style {
-  std::string plus_minus, bold_before, bold_after;
-};
+}  // namespace
 
-// Headers, then rows, as text cells.
 std::vector<std::vector<std::string>> cells(const Table& table, const Style& style) {
   std::vector<std::vector<std::string>> lines(1);
   for (const std::string& key : table.label_keys) lines[0].push_back(short_key(key));
@@ -70,6 +67,8 @@ std::vector<std::vector<std::string>> cells(const Table& table, const Style& sty
   }
   return lines;
 }
+
+namespace {
 
 // Columns on a screen: a character is what is not a UTF-8 continuation.
 size_t width_of(const std::string& text) {
@@ -225,6 +224,7 @@ std::string as_json(const Table& table) {
 std::string write_table(const Table& table, const std::string& format) {
   if (format == "json") return as_json(table);
   if (format == "csv") return as_csv(table);
+  if (format == "html") return as_html(table);
   if (table.rows.empty()) return "no run is finished\n";
   if (format == "markdown") return as_markdown(table);
   if (format == "latex") return as_latex(table);

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,11 +31,19 @@ struct Column {
   bool deviation = false;  // shown with its standard deviation
 };
 
+/// A column by its short name, or a metric of a result by its own. Throws Error for neither.
+Column column_of(const std::string& key, const Json& metrics);
+
+/// What a result says in a column, in the header's unit.
+std::optional<double> value_of(const Column& column, const Json& result);
+
 /// Of one figure over a row's runs.
 struct Statistic {
   double mean = 0, deviation = 0;  // the sample's, over n - 1
   int64_t n = 0;
 };
+
+Statistic statistic(const std::vector<double>& values);
 
 /// The runs of one configuration.
 struct Row {
@@ -52,7 +61,19 @@ struct Table {
   std::vector<std::string> notes;
 };
 
-/// table | markdown | latex | csv | json.
+/// What surrounds the best of a column, and stands before a deviation.
+struct Style {
+  std::string plus_minus, bold_before, bold_after;
+};
+
+/// The headers, then a line a row, as text.
+std::vector<std::vector<std::string>> cells(const Table& table, const Style& style);
+
+/// A page by itself: the table, its notes, and pictures of accuracy and forgetting over tasks and
+/// of accuracy against costs. It is XML, too, whatever the texts.
+std::string as_html(const Table& table);
+
+/// table | markdown | latex | csv | json | html.
 std::string write_table(const Table& table, const std::string& format);
 
 }  // namespace rep

@@ -3,14 +3,12 @@
 #include <sys/wait.h>
 
 #include <algorithm>
-#include <cctype>
 #include <chrono>
 #include <cstring>
 #include <deque>
 #include <filesystem>
 #include <fstream>
 #include <list>
-#include <map>
 #include <optional>
 #include <set>
 #include <thread>
@@ -18,9 +16,8 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/interrupt.h"
-#include "core/json.h"
-#include "core/suggest.h"
 #include "study/child_process.h"
+#include "study/sweep_folder.h"
 
 namespace rep {
 namespace {
@@ -31,68 +28,6 @@ using Clock = std::chrono::steady_clock;
 constexpr size_t kLongestReason = 300;  // of a log's last line, in a message
 constexpr std::streamoff kLogTail = 8192;
 constexpr auto kPollEvery = std::chrono::milliseconds(50);
-
-enum class State { kNew, kUnfinished, kFinished };
-
-State state_of(const std::string& folder) {
-  const std::string result = folder + "/result.json";
-  if (fs::exists(result)) {
-    const Json json = Json::parse(read_file(result), nullptr, /*allow_exceptions=*/false);
-    if (json.is_object() && json.contains("complete") && json["complete"] == true) {
-      return State::kFinished;
-    }
-  }
-  return fs::exists(folder) ? State::kUnfinished : State::kNew;
-}
-
-/// The command line of a run, without the program.
-std::vector<std::string> arguments_of(const SweepRun& run, const std::string& output) {
-  std::vector<std::string> arguments{"run", run.config};
-  for (const std::string& text : run.overrides) arguments.insert(arguments.end(), {"--set", text});
-  arguments.insert(arguments.end(), {"--seed", std::to_string(run.seed), "--output",
-                                     output + "/" + run.directory, "--resume", "-q"});
-  return arguments;
-}
-
-/// As one word of a shell.
-std::string shell_word(const std::string& text) {
-  const auto plain = [](unsigned char c) { return std::isalnum(c) || std::strchr("._=+-/,:", c); };
-  if (!text.empty() && std::all_of(text.begin(), text.end(), plain)) return text;
-  std::string word = "'";
-  for (const char c : text) word += c == '\'' ? "'\\''" : std::string(1, c);
-  return word + "'";
-}
-
-Json manifest_entry(const SweepRun& run) {
-  return {{"directory", run.directory},
-          {"config", run.config},
-          {"overrides", run.overrides},
-          {"seed", run.seed},
-          {"key", run.key}};
-}
-
-/// Earlier sweeps' runs stay listed: the folder is theirs too.
-void write_manifest(const std::string& output, const std::vector<SweepRun>& runs) {
-  make_directories(output);
-  const FileLock lock = FileLock::take(output + "/lock");
-  const std::string path = output + "/sweep.json";
-  Json all = Json::array();
-  std::set<std::string> planned;
-  for (const SweepRun& run : runs) planned.insert(run.directory);
-  if (fs::exists(path)) {
-    const Json old = Json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
-    if (!old.is_object() || !old.contains("runs") || !old["runs"].is_array()) {
-      throw Error(path + ": is not a sweep's list of runs; move it away");
-    }
-    for (const Json& entry : old["runs"]) {
-      const Json directory = entry.is_object() ? entry.value("directory", Json()) : Json();
-      if (!directory.is_string() || planned.count(directory.get<std::string>()) > 0) continue;
-      if (fs::exists(output + "/" + directory.get<std::string>())) all.push_back(entry);
-    }
-  }
-  for (const SweepRun& run : runs) all.push_back(manifest_entry(run));
-  write_file_atomically(path, Json{{"runs", all}}.dump(1) + "\n");
-}
 
 int64_t cores() { return std::max(1U, std::thread::hardware_concurrency()); }
 
@@ -156,7 +91,7 @@ class Sweep {
 
 void Sweep::run() {
   for (size_t i = 0; i < runs_.size(); ++i) {
-    if (state_of(folder(i)) == State::kFinished) {
+    if (standing_of(folder(i)).state == RunState::kFinished) {
       outcomes_[i].word = "skipped";
     } else {
       waiting_.push_back(i);
@@ -202,16 +137,17 @@ bool Sweep::start(size_t index) {
     }
     return false;
   }
-  if (state_of(folder(index)) == State::kFinished) {  // by that other process
+  if (standing_of(folder(index)).state == RunState::kFinished) {  // by that other process
     outcomes_[index].word = "skipped";
     progress_.info("skipped  " + runs_[index].directory + ": another process finished it");
     return true;
   }
-  std::vector<std::string> arguments = arguments_of(runs_[index], output_);
-  if (!runs_[index].names_threads) {
+  std::error_code none;
+  fs::remove(folder(index) + kFailedFile, none);
+  std::vector<std::string> arguments = arguments_of(runs_[index], folder(index));
+  if (runs_[index].threads == 0) {
     arguments.insert(arguments.end(), {"--set", "threads=" + std::to_string(threads_)});
   }
-  std::error_code none;
   const uintmax_t log_bytes = fs::file_size(log(index), none);
   active_.push_back({index, ChildProcess(arguments, log(index), std::move(*lock)),
                      none ? 0 : static_cast<std::streamoff>(log_bytes), Clock::now()});
@@ -249,6 +185,7 @@ void Sweep::end(const Active& active, int status) {
 
 void Sweep::fail(size_t index, const std::string& reason) {
   outcomes_[index] = {"failed", reason};
+  std::ofstream(folder(index) + kFailedFile) << reason << "\n";  // for --status
   progress_.info("failed   " + runs_[index].directory + ": " + reason);
 }
 
@@ -292,16 +229,13 @@ void Sweep::summarise() {
 }  // namespace
 
 std::string describe_sweep(const SweepOptions& options, const std::vector<SweepRun>& runs) {
-  static const std::map<State, std::string> kWords{{State::kNew, "new         "},
-                                                   {State::kUnfinished, "unfinished  "},
-                                                   {State::kFinished, "finished    "}};
   std::string text;
   for (const SweepRun& run : runs) {
-    std::vector<std::string> words{"rep"};
-    for (const std::string& word : arguments_of(run, options.output)) {
-      words.push_back(shell_word(word));
-    }
-    text += kWords.at(state_of(options.output + "/" + run.directory)) + join(words, " ") + "\n";
+    const std::string folder = options.output + "/" + run.directory;
+    const std::string state = word_of(standing_of(folder).state);
+    text += state + std::string(12 - state.size(), ' ') + "rep";
+    for (const std::string& word : arguments_of(run, folder)) text += " " + shell_word(word);
+    text += "\n";
   }
   return text;
 }

@@ -8,7 +8,7 @@
 
 namespace rep {
 
-/// One line a run: its state (new, unfinished, finished) and its command.
+/// One line a run: its state as its folder tells it, and its command.
 std::string describe_sweep(const SweepOptions& options, const std::vector<SweepRun>& runs);
 
 /// Writes OUTPUT/sweep.json (schema below), then runs every run that has no complete result, each

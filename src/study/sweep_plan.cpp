@@ -1,5 +1,6 @@
 #include "study/sweep_plan.h"
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <map>
@@ -48,6 +49,16 @@ std::vector<std::string> split_at_commas(const std::string& text, const std::str
   return parts;
 }
 
+/// A key that what_counts leaves out.
+bool counts_for_nothing(const std::string& key) {
+  const Config config;
+  std::string path = "/" + key;
+  std::replace(path.begin(), path.end(), '.', '/');
+  if (path.find('~') != std::string::npos) return false;  // an escape, and in no key
+  const Json::json_pointer at(path);
+  return to_json(config).contains(at) && !what_counts(config).contains(at);
+}
+
 Axis parse_axis(const std::string& text) {
   const size_t equals = text.find('=');
   const std::string where = "--grid " + text.substr(0, equals);
@@ -61,6 +72,10 @@ Axis parse_axis(const std::string& text) {
     if (!value.empty()) continue;
     throw Error(where + (axis.values.size() == 1 ? ": has no values" : ": a value is empty") +
                 "; write " + axis.key + "=V1,V2, and \"\" for an empty text");
+  }
+  if (counts_for_nothing(axis.key)) {
+    throw Error(where + ": no number depends on it, so its values would all be one run; give it " +
+                "with --set");
   }
   if (axis.key == "seed") throw Error(where + ": seeds are given by --seeds, e.g. --seeds 1,2,3");
   return axis;
@@ -192,7 +207,7 @@ std::vector<SweepRun> plan_sweep(const SweepOptions& options) {
         const auto known = folders.find(key);
         const std::string directory =
             known == folders.end() ? readable_name(config, choices) + "-" + key : known->second;
-        runs.push_back({path, overrides, seed, key, directory, config.threads > 0});
+        runs.push_back({path, overrides, seed, key, directory, config.threads});
       }
     }
   }

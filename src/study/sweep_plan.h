@@ -13,7 +13,7 @@ struct SweepOptions {
   std::vector<std::string> grid;     // "key=v1,v2": an axis; each value is YAML
   std::vector<int64_t> seeds;        // none: each configuration's own
   std::string output;                // the folder with one folder a run
-  int64_t jobs = 0;                  // runs at a time; 0: one for two cores
+  int64_t jobs = 0;                  // runs at a time; 0: one for two cores, or what SLURM allows
 };
 
 struct SweepRun {
@@ -24,7 +24,7 @@ struct SweepRun {
   /// it, and a run goes into the folder that has its key, whatever that is called otherwise.
   std::string key;
   std::string directory;  // below SweepOptions::output: NAME-KEY=VALUE-sSEED-KEY
-  bool names_threads;     // the configuration says how many
+  int64_t threads;        // as the configuration says; 0: it does not
 };
 
 /// The runs, without those that are the same as an earlier one. Throws Error.

@@ -3,7 +3,6 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
 #include <dlfcn.h>
-#include <torch/torch.h>
 
 #include <fstream>
 #include <mutex>
@@ -11,6 +10,7 @@
 #include <thread>
 
 #include "core/error.h"
+#include "tensor/torch.h"
 
 namespace rep {
 

@@ -4,12 +4,13 @@
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
 #include <sys/resource.h>
-#include <torch/torch.h>
 
 #include <atomic>
 #include <chrono>
 #include <cstring>
 #include <unordered_map>
+
+#include "tensor/torch.h"
 
 namespace rep {
 
@@ -253,6 +254,7 @@ PhaseCost metered() {
 }
 
 int64_t macs_so_far() { return g_macs.load(); }
+void count_macs(int64_t macs) { g_macs.fetch_add(macs, std::memory_order_relaxed); }
 int64_t tensor_bytes() { return g_bytes.load(); }
 int64_t peak_tensor_bytes() { return g_peak.load(); }
 void reset_peak_tensor_bytes() { g_peak.store(g_bytes.load()); }

@@ -43,6 +43,8 @@ class PhaseScope {
 PhaseCost metered();
 /// MACs of every thread since the start of the process.
 int64_t macs_so_far();
+/// Adds what a kernel of this program's own multiplied, which LibTorch does not see.
+void count_macs(int64_t macs);
 
 /// Bytes that CPU tensors hold now; the most they held since the last reset.
 int64_t tensor_bytes();

@@ -15,7 +15,6 @@ constexpr std::pair<const char*, torch::ScalarType> kDtypes[] = {
     {"I16", torch::kInt16},     {"I8", torch::kInt8},     {"U8", torch::kUInt8},
     {"BOOL", torch::kBool},
 };
-constexpr size_t kMaxDimensions = 16;
 constexpr size_t kMaxNameBytes = 512;
 
 }  // namespace

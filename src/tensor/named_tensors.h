@@ -13,6 +13,8 @@ namespace rep {
 
 /// Tensors by name, in a fixed order.
 using NamedTensors = std::vector<std::pair<std::string, torch::Tensor>>;
+/// A file that claims more dimensions for a tensor is refused.
+constexpr size_t kMaxDimensions = 16;
 
 /// "F16 [192, 3, 16, 16]"
 std::string describe(const torch::Tensor& tensor);

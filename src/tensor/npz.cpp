@@ -15,7 +15,7 @@ namespace rep {
 
 namespace {
 
-constexpr int64_t kMaxHeaderBytes = 64 * 1024;
+constexpr int64_t kMaxArrayHeaderBytes = 64 * 1024;
 
 struct ArrayHeader {
   std::string descr;  // "<f4"
@@ -136,7 +136,7 @@ ArrayHeader read_header(const ZipFile& file, const std::string& name, ZipFile::S
   int64_t header_bytes = preamble[8] | preamble[9] << 8;
   if (major > 1) header_bytes |= int64_t{preamble[10]} << 16 | int64_t{preamble[11]} << 24;
   bytes_left -= major > 1 ? 12 : 10;
-  if (header_bytes > std::min(bytes_left, kMaxHeaderBytes)) {
+  if (header_bytes > std::min(bytes_left, kMaxArrayHeaderBytes)) {
     fail(file, name, "has a header longer than itself or than 64 KiB");
   }
   std::string text(static_cast<size_t>(header_bytes), '\0');

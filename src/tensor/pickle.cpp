@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "core/error.h"
+#include "tensor/named_tensors.h"
 
 namespace rep {
 
@@ -14,7 +15,6 @@ namespace {
 // A state dict of 1,000 tensors makes some 20,000 values.
 constexpr size_t kMaxValues = 1 << 20;
 // What is copied from value to value stays short, so that a small program cannot fill the memory.
-constexpr size_t kMaxDimensions = 16;
 constexpr size_t kMaxKeyBytes = 256;
 
 using Value = PickleValue;

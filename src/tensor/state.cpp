@@ -1,8 +1,7 @@
 #include "tensor/state.h"
 
-#include <torch/torch.h>
-
 #include "core/error.h"
+#include "tensor/torch.h"
 
 namespace rep {
 

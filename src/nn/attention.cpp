@@ -1,0 +1,357 @@
+// Softmax attention, fused. The idea in three lines: the weights of one head and image fit into the
+// second cache level, so they are made there, used, and forgotten; the backward pass makes them
+// again from the logarithms of their row sums (Dao et al., arXiv 2205.14135), for a few percent of
+// its time. Queries, keys and values are read in place from the joint projection, and gradients
+// written there.
+#include "nn/attention.h"
+
+#include <ATen/Parallel.h>
+#include <torch/version.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "core/lanes.h"
+#include "nn/small_matrices.h"
+#include "tensor/meter.h"
+#include "tensor/torch.h"
+
+namespace rep {
+
+namespace {
+
+// ---- rows of weights: [rows, wide], wide = padded(keys) ----
+
+// x = exp(x) for x <= 0 (or NaN), to 2 units in the last place; what is below e^-87 is 0 to a
+// softmax. Cephes' polynomial.
+REP_INLINE void to_exp_of_negative(Lanes& x) {
+  const Lanes lowest = Lanes{} - 87.0f;
+  x = x < lowest ? lowest : x;
+  const Lanes shifted = x * 1.44269504088896341f + 12582912.0f;  // rounds to an integer
+  const Lanes n = shifted - 12582912.0f;
+  const Lanes r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+  Lanes p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  // 12582912 = 1.5 * 2^23: the integer sits in the low bits.
+  const LaneBits power = (reinterpret_cast<const LaneBits&>(shifted) + 127u) << 23;
+  x = p * reinterpret_cast<const Lanes&>(power);
+}
+
+REP_INLINE float sum_of(const Lanes& x) {
+  float sum = 0;
+  for (int64_t l = 0; l < kLanes; ++l) sum += x[l];
+  return sum;
+}
+
+// softmax(s + bias) of every row in place, bias [wide] or null; lse [rows] receives the logarithm
+// of the row's sum of exponentials.
+REP_CLONES void softmax_rows(float* s, int64_t rows, int64_t keys, int64_t wide, const float* bias,
+                             float* lse) {
+  for (int64_t i = 0; i < rows; ++i, s += wide) {
+    for (int64_t j = keys; j < wide; ++j) s[j] = std::numeric_limits<float>::lowest();
+    Lanes most = lanes(s) + (bias ? lanes(bias) : Lanes{});
+    for (int64_t j = 0; j < wide; j += kLanes) {
+      if (bias) lanes(s + j) += lanes(bias + j);
+      most = lanes(s + j) > most ? lanes(s + j) : most;
+    }
+    float top = most[0];
+    for (int64_t l = 1; l < kLanes; ++l) top = most[l] > top ? most[l] : top;
+    Lanes sums = {};
+    for (int64_t j = 0; j < wide; j += kLanes) {
+      Lanes e = lanes(s + j) - top;
+      to_exp_of_negative(e);
+      lanes(s + j) = e;
+      sums += e;
+    }
+    const float sum = sum_of(sums);
+    const float scale = 1.0f / sum;
+    for (int64_t j = 0; j < wide; j += kLanes) lanes(s + j) *= scale;
+    lse[i] = top + std::log(sum);
+  }
+}
+
+// Logits without bias -> weights, given their rows' lse.
+REP_CLONES void weights_again(float* s, int64_t rows, int64_t wide, const float* bias,
+                              const float* lse) {
+  for (int64_t i = 0; i < rows; ++i, s += wide) {
+    const float row = lse[i];
+    for (int64_t j = 0; j < wide; j += kLanes) {
+      Lanes e = (bias ? lanes(s + j) + lanes(bias + j) : lanes(s + j)) - row;
+      to_exp_of_negative(e);
+      lanes(s + j) = e;
+    }
+  }
+}
+
+// Through the softmax: g = p (g - sum_j p g), row by row.
+REP_CLONES void softmax_backward_rows(const float* p, float* g, int64_t rows, int64_t wide) {
+  for (int64_t i = 0; i < rows; ++i, p += wide, g += wide) {
+    Lanes sums = {};
+    for (int64_t j = 0; j < wide; j += kLanes) sums += lanes(p + j) * lanes(g + j);
+    const float sum = sum_of(sums);
+    for (int64_t j = 0; j < wide; j += kLanes) lanes(g + j) = lanes(p + j) * (lanes(g + j) - sum);
+  }
+}
+
+// ---- one head of one image ----
+
+struct Shape {
+  int64_t B, N, H, d, L;
+  int64_t D() const { return H * d; }
+  int64_t keys() const { return L + N; }
+  int64_t wide() const { return padded(keys()); }
+  float scale() const { return 1.0f / std::sqrt(static_cast<float>(d)); }
+  // Rows of weights made at a time: two buffers of 16 Ki floats and the packed factors stay cached.
+  int64_t rows_at_a_time() const {
+    const int64_t fit = std::max<int64_t>(24, 16384 / wide());
+    const int64_t parts = (N + fit - 1) / fit;
+    return ((N + parts - 1) / parts + 5) / 6 * 6;
+  }
+};
+
+// Where one head's part of every token, or of every row of a prefix, begins in a batch.
+struct Place {
+  int64_t token, out, key, value;  // in qkv [B, N, 3 D]; in [B, N, D]; in the prefix [B, 2, L, D]
+  Place(const Shape& s, int64_t b, int64_t h)
+      : token(b * s.N * 3 * s.D() + h * s.d),
+        out(b * s.N * s.D() + h * s.d),
+        key(b * 2 * s.L * s.D() + h * s.d),
+        value(key + s.L * s.D()) {}
+};
+
+// One thread's memory for a head.
+struct Scratch {
+  std::vector<float> weights, slopes, columns, rows, bias;
+  float* of(std::vector<float>& v, int64_t size) {
+    v.resize(static_cast<size_t>(size));
+    return v.data();
+  }
+};
+
+// The keys or values of one head, prefix first: [L + N, d].
+struct Rows {
+  Strided prefix, tokens;
+  // As the right factor of a product with d terms (a x^T), and with L + N terms (w x).
+  void pack_as_columns(const Shape& s, float* panels) const {
+    const Strided p{prefix.at, 1, prefix.row}, t{tokens.at, 1, tokens.row};
+    if (s.L > 0) pack_columns(p, s.d, s.L, 0, s.keys(), panels);
+    pack_columns(t, s.d, s.N, s.L, s.keys(), panels);
+  }
+  void pack_as_rows(const Shape& s, float* panels) const {
+    if (s.L > 0) pack(prefix, s.L, s.d, 0, s.keys(), panels);
+    pack(tokens, s.N, s.d, s.L, s.keys(), panels);
+  }
+};
+
+// x += alpha w^T a for the prefix's rows and the tokens' rows of x, where wanted; w [rows, wide].
+// a comes in panels; `add`: x is initialised already.
+void to_keys(const Shape& s, int64_t rows, float alpha, const float* w, const float* a, bool add,
+             float* prefix, int64_t prefix_row, float* tokens, int64_t token_row) {
+  const Strided of_prefix{w, 1, s.wide()}, of_tokens{w + s.L, 1, s.wide()};
+  if (prefix) multiply(s.L, s.d, rows, alpha, of_prefix, a, add, prefix, prefix_row);
+  if (tokens) multiply(s.N, s.d, rows, alpha, of_tokens, a, add, tokens, token_row);
+}
+
+// A custom function takes defined tensors only: an empty one stands for none.
+torch::Tensor or_empty(const torch::Tensor& t, const torch::Tensor& like) {
+  return t.defined() ? t.contiguous() : torch::empty({0}, like.options());
+}
+
+float* pointer(const torch::Tensor& t) {
+  return t.defined() && t.numel() > 0 ? t.data_ptr<float>() : nullptr;
+}
+
+float* offset_of(float* tensor, int64_t offset) { return tensor ? tensor + offset : nullptr; }
+
+// bias [B, L + N] of one image in whole panels, or null.
+const float* widened(const float* bias, const Shape& s, int64_t b, Scratch& scratch) {
+  if (!bias) return nullptr;
+  float* out = scratch.of(scratch.bias, s.wide());
+  std::copy_n(bias + b * s.keys(), s.keys(), out);
+  std::fill(out + s.keys(), out + s.wide(), 0.0f);
+  return out;
+}
+
+// What a head reads: its queries [N, d], keys and values [L + N, d].
+struct Head {
+  Strided q;
+  Rows k, v;
+  Head(const Shape& s, const Place& place, const float* qkv, const float* prefix)
+      : q{qkv + place.token, 3 * s.D()},
+        k{{prefix + place.key, s.D()}, {qkv + place.token + s.D(), 3 * s.D()}},
+        v{{prefix + place.value, s.D()}, {qkv + place.token + 2 * s.D(), 3 * s.D()}} {}
+};
+
+// Calls work(b, h, scratch) for every head of every image, on all threads.
+template <class Work>
+void for_each_head(const Shape& s, const Work& work) {
+  at::parallel_for(0, s.B * s.H, 1, [&](int64_t begin, int64_t end) {
+    thread_local Scratch scratch;
+    for (int64_t i = begin; i < end; ++i) work(i / s.H, i % s.H, scratch);
+  });
+}
+
+struct FusedAttention : torch::autograd::Function<FusedAttention> {
+  // prefix [B, 2, L, D] or empty, bias [B, L + N] or empty
+  static torch::Tensor forward(torch::autograd::AutogradContext* ctx, const torch::Tensor& qkv,
+                               const torch::Tensor& prefix, const torch::Tensor& bias,
+                               int64_t heads) {
+    const Shape s = shape(qkv, prefix, heads);
+    const torch::Tensor out = torch::empty({s.B, s.N, s.D()}, qkv.options());
+    const torch::Tensor lse = torch::empty({s.B, s.H, s.N}, qkv.options());
+    const float *tokens = pointer(qkv), *rows_before = pointer(prefix), *biases = pointer(bias);
+    float *mixed = pointer(out), *sums = pointer(lse);
+    for_each_head(s, [&](int64_t b, int64_t h, Scratch& scratch) {
+      const Place place(s, b, h);
+      const Head in(s, place, tokens, rows_before);
+      float* keys = scratch.of(scratch.columns, s.wide() * s.d);
+      float* values = scratch.of(scratch.rows, s.keys() * padded(s.d));
+      in.k.pack_as_columns(s, keys);
+      in.v.pack_as_rows(s, values);
+      const float* logits = widened(biases, s, b, scratch);
+      const int64_t tile = s.rows_at_a_time();
+      float* weights = scratch.of(scratch.weights, tile * s.wide());
+      for (int64_t i = 0; i < s.N; i += tile) {
+        const int64_t rows = std::min(tile, s.N - i);
+        multiply(rows, s.keys(), s.d, s.scale(), in.q.from(i), keys, false, weights, s.wide(),
+                 /*whole_panels=*/true);
+        softmax_rows(weights, rows, s.keys(), s.wide(), logits, sums + (b * s.H + h) * s.N + i);
+        multiply(rows, s.d, s.keys(), 1, {weights, s.wide()}, values, false,
+                 mixed + place.out + i * s.D(), s.D());
+      }
+    });
+    count_macs(2 * s.B * s.H * s.N * s.keys() * s.d);
+    ctx->save_for_backward({qkv, prefix, bias, lse});
+    ctx->saved_data["heads"] = heads;
+    ctx->saved_data["tokens"] = qkv.requires_grad();
+    ctx->saved_data["prefix"] = prefix.requires_grad();
+    return out;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 torch::autograd::variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const torch::Tensor &qkv = saved[0], &prefix = saved[1], &bias = saved[2], &lse = saved[3];
+    const Shape s = shape(qkv, prefix, ctx->saved_data["heads"].toInt());
+    const torch::Tensor grad = grads[0].contiguous();
+    const torch::Tensor d_qkv =
+        ctx->saved_data["tokens"].toBool() ? torch::empty_like(qkv) : torch::Tensor();
+    const torch::Tensor d_prefix =
+        ctx->saved_data["prefix"].toBool() ? torch::empty_like(prefix) : torch::Tensor();
+    const float *tokens = pointer(qkv), *rows_before = pointer(prefix), *biases = pointer(bias),
+                *sums = pointer(lse), *d_mixed = pointer(grad);
+    float *d_tokens = pointer(d_qkv), *d_rows = pointer(d_prefix);
+    for_each_head(s, [&](int64_t b, int64_t h, Scratch& scratch) {
+      const Place place(s, b, h);
+      const Head in(s, place, tokens, rows_before);
+      const Strided d_out{d_mixed + place.out, s.D()};
+      const float* logits = widened(biases, s, b, scratch);
+      const int64_t tile = s.rows_at_a_time(), columns = s.wide() * s.d, D = s.D();
+      float* keys = scratch.of(scratch.columns, 2 * columns);
+      float* values = keys + columns;
+      float* key_rows = scratch.of(scratch.rows, (s.keys() + tile) * padded(s.d));
+      float* tile_rows = key_rows + s.keys() * padded(s.d);
+      float* weights = scratch.of(scratch.weights, tile * s.wide());
+      float* slopes = scratch.of(scratch.slopes, tile * s.wide());
+      in.k.pack_as_columns(s, keys);
+      in.v.pack_as_columns(s, values);
+      if (d_tokens) in.k.pack_as_rows(s, key_rows);
+      for (int64_t i = 0; i < s.N; i += tile) {
+        const int64_t rows = std::min(tile, s.N - i);
+        multiply(rows, s.keys(), s.d, s.scale(), in.q.from(i), keys, false, weights, s.wide(),
+                 true);
+        weights_again(weights, rows, s.wide(), logits, sums + (b * s.H + h) * s.N + i);
+        multiply(rows, s.keys(), s.d, 1, d_out.from(i), values, false, slopes, s.wide(), true);
+        pack(d_out.from(i), rows, s.d, 0, rows, tile_rows);
+        to_keys(s, rows, 1, weights, tile_rows, i > 0, offset_of(d_rows, place.value), D,
+                offset_of(d_tokens, place.token + 2 * D), 3 * D);
+        softmax_backward_rows(weights, slopes, rows, s.wide());
+        pack(in.q.from(i), rows, s.d, 0, rows, tile_rows);
+        to_keys(s, rows, s.scale(), slopes, tile_rows, i > 0, offset_of(d_rows, place.key), D,
+                offset_of(d_tokens, place.token + D), 3 * D);
+        if (d_tokens) {
+          multiply(rows, s.d, s.keys(), s.scale(), {slopes, s.wide()}, key_rows, false,
+                   d_tokens + place.token + i * 3 * D, 3 * D);
+        }
+      }
+    });
+    // The method's work: making the weights again is this implementation's choice.
+    const int64_t terms = s.keys() + (d_tokens ? s.keys() + 2 * s.N : 0) + (d_rows ? 2 * s.L : 0);
+    count_macs(s.B * s.H * s.N * s.d * terms);
+    return {d_qkv, d_prefix, {}, {}};
+  }
+
+ private:
+  static Shape shape(const torch::Tensor& qkv, const torch::Tensor& prefix, int64_t heads) {
+    return {qkv.size(0), qkv.size(1), heads, qkv.size(2) / 3 / heads,
+            prefix.dim() == 4 ? prefix.size(2) : 0};
+  }
+};
+
+bool fits_fused(const torch::Tensor& t) {
+  return !t.defined() || (t.is_cpu() && t.scalar_type() == torch::kFloat);
+}
+
+struct Heads {
+  torch::Tensor q, k, v, bias;  // [B, H, N, d], [B, H, L + N, d] twice; undefined or [B, L + N]
+};
+
+torch::Tensor with_prefix_zeros(const torch::Tensor& log_sizes, const torch::Tensor& prefix) {
+  if (!log_sizes.defined() || !prefix.defined()) return log_sizes;
+  return torch::cat(
+      {torch::zeros({log_sizes.size(0), prefix.size(2)}, log_sizes.options()), log_sizes}, 1);
+}
+
+Heads split(const torch::Tensor& qkv, int64_t heads, const torch::Tensor& prefix,
+            const torch::Tensor& log_sizes) {
+  const int64_t B = qkv.size(0), N = qkv.size(1), d = qkv.size(2) / 3 / heads;
+  const torch::Tensor parts = qkv.view({B, N, 3, heads, d}).permute({2, 0, 3, 1, 4});
+  Heads out{parts[0], parts[1], parts[2], with_prefix_zeros(log_sizes, prefix)};
+  if (prefix.defined()) {
+    const torch::Tensor rows =
+        prefix.view({B, 2, prefix.size(2), heads, d}).permute({1, 0, 3, 2, 4});
+    out.k = torch::cat({rows[0], out.k}, 2);
+    out.v = torch::cat({rows[1], out.v}, 2);
+  }
+  return out;
+}
+
+torch::Tensor join(const torch::Tensor& mixed) {  // [B, H, N, d] -> [B, N, D]
+  return mixed.transpose(1, 2).flatten(2);
+}
+
+}  // namespace
+
+torch::Tensor attend_by_the_book(const torch::Tensor& qkv, int64_t heads,
+                                 const torch::Tensor& prefix, const torch::Tensor& log_sizes) {
+  const Heads in = split(qkv, heads, prefix, log_sizes);
+  const double scale = 1.0 / std::sqrt(static_cast<double>(in.q.size(-1)));
+  torch::Tensor weights = torch::matmul(in.q * scale, in.k.transpose(-2, -1));
+  if (in.bias.defined()) weights = weights + in.bias.unsqueeze(1).unsqueeze(1);
+  return join(torch::matmul(weights.softmax(-1), in.v));
+}
+
+torch::Tensor attend(const torch::Tensor& qkv, int64_t heads, const torch::Tensor& prefix,
+                     const torch::Tensor& log_sizes) {
+  if (fits_fused(qkv) && fits_fused(prefix) && fits_fused(log_sizes)) {
+    return FusedAttention::apply(qkv.contiguous(), or_empty(prefix, qkv),
+                                 or_empty(with_prefix_zeros(log_sizes, prefix), qkv), heads);
+  }
+#if TORCH_VERSION_MAJOR >= 2
+  if (qkv.is_cuda()) {
+    const Heads in = split(qkv, heads, prefix, log_sizes);
+    c10::optional<torch::Tensor> mask;
+    if (in.bias.defined()) mask = in.bias.unsqueeze(1).unsqueeze(1).to(qkv.scalar_type());
+    return join(torch::scaled_dot_product_attention(in.q, in.k, in.v, mask));
+  }
+#endif
+  return attend_by_the_book(qkv, heads, prefix, log_sizes);
+}
+
+}  // namespace rep

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <cstdint>
+
+namespace rep {
+
+/// Multi-head softmax attention (Vaswani et al., arXiv 1706.03762, equation 1) over what the joint
+/// projection of a block leaves: `qkv` [B, N, 3 D], per token its query, key and value, each of
+/// `heads` x d = D. `prefix` is undefined or [B, 2, L, D]: keys and values before the tokens' own.
+/// `log_sizes` is undefined or [B, N], without a gradient: added to the logits of every key
+/// (proportional attention, Bolya et al., arXiv 2210.09461, section 3); a prefix has size 1.
+/// Returns [B, N, D].
+///
+/// In fp32 on the CPU, one head at a time in a buffer of the second cache level: nothing of size
+/// N x N is ever stored, the backward pass computes the weights again. On a GPU, LibTorch's own
+/// fused kernel where it has one (2.x). Otherwise op by op.
+torch::Tensor attend(const torch::Tensor& qkv, int64_t heads, const torch::Tensor& prefix = {},
+                     const torch::Tensor& log_sizes = {});
+
+/// The same, op by op, as the formula stands: what the fused one is tested and timed against.
+torch::Tensor attend_by_the_book(const torch::Tensor& qkv, int64_t heads,
+                                 const torch::Tensor& prefix = {},
+                                 const torch::Tensor& log_sizes = {});
+
+}  // namespace rep

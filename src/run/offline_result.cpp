@@ -1,0 +1,47 @@
+#include "run/offline_result.h"
+
+#include <cmath>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "core/json.h"
+#include "core/metrics.h"
+
+namespace rep {
+
+std::vector<double> read_offline_result(const std::string& path, const Stream& stream) {
+  const auto fail = [&](const std::string& why) {
+    throw Error("eval.offline_result: " + path + " " + why +
+                "; give the result.json of a finished run (method joint) on the same stream");
+  };
+  const Json json =
+      Json::parse(read_file(path, size_t{64} << 20), nullptr, /*allow_exceptions=*/false);
+  const size_t tasks = stream.tasks.size();
+  AccuracyMatrix matrix;
+  try {  // the file's shape is whatever it is: at() and get() throw where it is another
+    if (!json.at("complete").get<bool>()) fail("is of an unfinished run");
+    if (json.at("tasks").size() != tasks) fail("is of another number of tasks");
+    const Json& rows = json.at("accuracy").at("class_incremental");
+    for (size_t t = 0; t < tasks; ++t) {
+      const Json& task = json.at("tasks").at(t);
+      if (task.at("classes") != Json(stream.tasks[t].classes)) {
+        fail("has other classes in task " + std::to_string(t + 1));
+      }
+      matrix.n.push_back(task.at("test_images").get<int64_t>());
+      matrix.a.emplace_back();
+      for (size_t i = 0; i <= t; ++i) {
+        const Json& cell = rows.at(t).at(i);
+        matrix.a[t].push_back(cell.is_null() ? std::nan("") : cell.get<double>());
+      }
+    }
+  } catch (const Json::exception&) {
+    fail("is not a result");
+  }
+  const std::vector<double> accuracies = offline_accuracies(matrix);
+  for (const double accuracy : accuracies) {
+    if (!(accuracy > 0 && accuracy <= 100)) fail("has an accuracy that nothing can be divided by");
+  }
+  return accuracies;
+}
+
+}  // namespace rep

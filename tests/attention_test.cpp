@@ -1,0 +1,269 @@
+// The fused halves of a block against the same formulas written out in double precision, and what
+// they keep for the backward pass.
+#include "nn/attention.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "nn/mlp.h"
+#include "nn/small_matrices.h"
+#include "nn/vit.h"
+#include "tensor/meter.h"
+#include "tensor/torch.h"
+
+namespace rep {
+namespace {
+
+using torch::Tensor;
+
+class MeterEnvironment : public ::testing::Environment {
+  void SetUp() override { install_meter(); }
+};
+const auto* const kMeter = ::testing::AddGlobalTestEnvironment(new MeterEnvironment);
+
+struct Case {
+  std::string name;
+  int64_t B, N, H, d, L;
+  bool sizes;
+};
+
+void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
+
+class AttentionTest : public ::testing::TestWithParam<Case> {
+ protected:
+  void SetUp() override {
+    torch::manual_seed(1);
+    const Case& c = GetParam();
+    qkv = torch::randn({c.B, c.N, 3 * c.H * c.d}).mul_(2);
+    if (c.L > 0) prefix = torch::randn({c.B, 2, c.L, c.H * c.d});
+    if (c.sizes) log_sizes = torch::randint(1, 9, {c.B, c.N}).to(torch::kFloat).log();
+    upstream = torch::randn({c.B, c.N, c.H * c.d});
+  }
+
+  // softmax(q k^T / sqrt(d) + log sizes) v, head by head, in double precision.
+  Tensor reference(const Tensor& x, const Tensor& before) const {
+    const Case& c = GetParam();
+    const int64_t D = c.H * c.d;
+    std::vector<Tensor> heads;
+    for (int64_t h = 0; h < c.H; ++h) {
+      const Tensor q = x.narrow(2, h * c.d, c.d);
+      Tensor k = x.narrow(2, D + h * c.d, c.d), v = x.narrow(2, 2 * D + h * c.d, c.d);
+      Tensor bias = torch::zeros({c.B, 1, c.L + c.N}, torch::kDouble);
+      if (before.defined()) {
+        k = torch::cat({before.select(1, 0).narrow(2, h * c.d, c.d), k}, 1);
+        v = torch::cat({before.select(1, 1).narrow(2, h * c.d, c.d), v}, 1);
+      }
+      if (log_sizes.defined()) {
+        bias.narrow(2, c.L, c.N).copy_(log_sizes.unsqueeze(1));
+      }
+      const Tensor logits = torch::matmul(q, k.transpose(1, 2)) / std::sqrt(double(c.d)) + bias;
+      const Tensor e = (logits - logits.amax(-1, true)).exp();
+      heads.push_back(torch::matmul(e / e.sum(-1, true), v));
+    }
+    return torch::cat(heads, 2);
+  }
+
+  Tensor qkv, prefix, log_sizes, upstream;
+};
+
+void expect_near(const Tensor& actual, const Tensor& expected, double tolerance,
+                 const std::string& what) {
+  ASSERT_EQ(actual.sizes(), expected.sizes()) << what;
+  const double scale = expected.abs().max().item<double>();
+  EXPECT_LT((actual.to(torch::kDouble) - expected).abs().max().item<double>(), tolerance * scale)
+      << what;
+}
+
+TEST_P(AttentionTest, EqualsTheFormulaAndItsGradients) {
+  for (const auto& attention : {attend, attend_by_the_book}) {
+    const Tensor x = qkv.clone().set_requires_grad(true);
+    const Tensor exact_x = qkv.to(torch::kDouble).set_requires_grad(true);
+    std::vector<Tensor> inputs{x}, exact{exact_x};
+    if (prefix.defined()) {
+      inputs.push_back(prefix.clone().set_requires_grad(true));
+      exact.push_back(prefix.to(torch::kDouble).set_requires_grad(true));
+    }
+    const Tensor out =
+        attention(x, GetParam().H, prefix.defined() ? inputs[1] : Tensor(), log_sizes);
+    const Tensor expected = reference(exact_x, prefix.defined() ? exact[1] : Tensor());
+    expect_near(out, expected, 3e-6, "output");
+    const auto gradients = torch::autograd::grad({out}, inputs, {upstream});
+    const auto exact_gradients =
+        torch::autograd::grad({expected}, exact, {upstream.to(torch::kDouble)});
+    for (size_t i = 0; i < gradients.size(); ++i) {
+      expect_near(gradients[i], exact_gradients[i], 5e-6, "gradient " + std::to_string(i));
+    }
+  }
+}
+
+TEST_P(AttentionTest, GivesThePrefixItsGradientWhereNothingElseTrains) {
+  if (!prefix.defined()) return;
+  const Tensor rows = prefix.clone().set_requires_grad(true);
+  const Tensor exact = prefix.to(torch::kDouble).set_requires_grad(true);
+  const auto gradient =
+      torch::autograd::grad({attend(qkv, GetParam().H, rows, log_sizes)}, {rows}, {upstream});
+  const auto expected = torch::autograd::grad({reference(qkv.to(torch::kDouble), exact)}, {exact},
+                                              {upstream.to(torch::kDouble)});
+  expect_near(gradient[0], expected[0], 5e-6, "gradient");
+}
+
+TEST_P(AttentionTest, CountsTheProductsThatTheFormulaHas) {
+  const Case& c = GetParam();
+  const int64_t product = c.B * c.H * c.N * (c.L + c.N) * c.d;
+  const Tensor x = qkv.clone().set_requires_grad(true);
+  const Tensor rows = prefix.defined() ? prefix.clone().set_requires_grad(true) : Tensor();
+  for (const auto& attention : {attend, attend_by_the_book}) {
+    const int64_t start = macs_so_far();
+    const Tensor out = attention(x, c.H, rows, log_sizes);
+    EXPECT_EQ(macs_so_far() - start, 2 * product);
+    out.backward(upstream);
+    EXPECT_EQ(macs_so_far() - start, 6 * product);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, AttentionTest,
+                         ::testing::Values(Case{"OneToken", 1, 1, 1, 8, 0, false},
+                                           Case{"Nano", 2, 65, 3, 32, 0, false},
+                                           Case{"Tiny", 2, 197, 3, 64, 0, false},
+                                           Case{"WithPrefix", 2, 50, 2, 64, 5, false},
+                                           Case{"WithSizes", 3, 33, 2, 16, 0, true},
+                                           Case{"WithBoth", 2, 197, 3, 64, 10, true},
+                                           Case{"OddWidth", 2, 21, 2, 13, 3, true},
+                                           Case{"SeveralTiles", 1, 577, 2, 64, 4, true}),
+                         [](const auto& shape) { return shape.param.name; });
+
+TEST(AttentionMemoryTest, KeepsNothingOfSizeNTimesN) {
+  const int64_t B = 2, N = 400, H = 4, d = 16;
+  const Tensor qkv = torch::randn({B, N, 3 * H * d}).set_requires_grad(true);
+  attend(qkv, H).sum().backward();  // what a thread keeps for itself is there now
+  const int64_t before = tensor_bytes();
+  reset_peak_tensor_bytes();
+  const Tensor out = attend(qkv, H);
+  const int64_t rows = B * H * N * 4;
+  EXPECT_LE(tensor_bytes() - before, out.numel() * 4 + rows + 64);
+  out.backward(torch::ones_like(out));
+  EXPECT_LT(peak_tensor_bytes() - before, B * H * N * N * 4);
+}
+
+TEST(AttentionMemoryTest, ANotANumberIsNotLost) {
+  Tensor qkv = torch::randn({1, 40, 3 * 32});
+  qkv[0][7][3] = std::nan("");
+  EXPECT_TRUE(attend(qkv, 2).isnan().any().item<bool>());
+}
+
+TEST(AttentionMemoryTest, IsTheSameOnOneThreadAndOnTwo) {
+  const Tensor qkv = torch::randn({3, 70, 3 * 48});
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);
+  const Tensor one = attend(qkv, 3);
+  at::set_num_threads(2);
+  const Tensor two = attend(qkv, 3);
+  at::set_num_threads(threads);
+  EXPECT_TRUE(torch::equal(one, two));
+}
+
+class MlpTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    torch::manual_seed(2);
+    for (auto& p : norm->parameters()) p.data().normal_();
+    freeze(true);
+  }
+  void freeze(bool frozen) {
+    for (auto& p : norm->parameters()) p.set_requires_grad(!frozen);
+    for (auto& p : mlp->parameters()) p.set_requires_grad(!frozen);
+  }
+
+  torch::nn::LayerNorm norm{torch::nn::LayerNormOptions({24})};
+  Mlp mlp{24, 96};
+  Tensor x = torch::randn({3, 11, 24}).set_requires_grad(true);
+};
+
+TEST_F(MlpTest, EqualsTheSeparateOperations) {
+  const Tensor upstream = torch::randn({3, 11, 24});
+  const Tensor expected = residual_mlp_by_the_book(x, norm, mlp);
+  const auto slope = torch::autograd::grad({expected}, {x}, {upstream})[0];
+  for (const bool recompute : {false, true}) {
+    const Tensor out = residual_mlp(x, norm, mlp, recompute);
+    expect_near(out, expected.to(torch::kDouble), 1e-6, "output");
+    expect_near(torch::autograd::grad({out}, {x}, {upstream})[0], slope.to(torch::kDouble), 1e-6,
+                "gradient");
+  }
+  const torch::NoGradGuard no_grad;
+  expect_near(residual_mlp(x, norm, mlp, false), expected.to(torch::kDouble), 1e-6, "inference");
+}
+
+TEST_F(MlpTest, GivesGradientsToWeightsThatTrain) {
+  freeze(false);
+  residual_mlp(x, norm, mlp, false).sum().backward();
+  for (const auto& p : mlp->parameters()) EXPECT_GT(p.grad().abs().sum().item<float>(), 0);
+  for (const auto& p : norm->parameters()) EXPECT_GT(p.grad().abs().sum().item<float>(), 0);
+}
+
+TEST_F(MlpTest, RecomputingKeepsOnlyTheInput) {
+  const int64_t before = tensor_bytes();
+  const Tensor kept = residual_mlp(x, norm, mlp, false);
+  const int64_t with_hidden = tensor_bytes() - before;
+  const int64_t between = tensor_bytes();
+  const Tensor recomputed = residual_mlp(x, norm, mlp, true);
+  EXPECT_EQ(with_hidden - (tensor_bytes() - between), 3 * 11 * 96 * 4);
+}
+
+TEST(Bf16Test, AFrozenVitComesCloseInHalfTheMemory) {
+  torch::manual_seed(4);
+  VisionTransformer vit(vit_options("vit_nano"));
+  vit->train_last_blocks(0);
+  const Tensor images = torch::randn({2, 3, 32, 32});
+  const auto run = [&](ForwardPlan plan) {
+    plan.prompts = torch::full({2, 3, 96}, 0.1f).set_requires_grad(true);
+    const Tensor feature = vit->features(images, plan);
+    EXPECT_EQ(feature.scalar_type(), torch::kFloat);
+    return std::make_pair(feature.detach(),
+                          torch::autograd::grad({feature.square().sum()}, {plan.prompts})[0]);
+  };
+  const auto exact = run({});
+  const int64_t before = tensor_bytes();
+  vit->multiply_in_bf16();
+  EXPECT_LT(tensor_bytes(), before - 6 * 12 * 96 * 96 * 2 + 4096);
+  ForwardPlan by_the_book;
+  by_the_book.by_the_book = true;
+  for (const ForwardPlan& plan : {ForwardPlan{}, by_the_book}) {
+    const auto close = run(plan);
+    // bf16 keeps 8 bits: products are off by up to 2^-8 each, their sums by less.
+    EXPECT_LT((close.first - exact.first).norm().item<double>(),
+              0.02 * exact.first.norm().item<double>());
+    EXPECT_LT((close.second - exact.second).norm().item<double>(),
+              0.05 * exact.second.norm().item<double>());
+    EXPECT_GT((close.first - exact.first).norm().item<double>(), 0);
+  }
+}
+
+TEST(SmallMatricesTest, MultipliesWithinOtherMatrices) {
+  torch::manual_seed(3);
+  for (const int64_t n : {1, 7, 16, 40}) {
+    const int64_t m = 13, k = 9;
+    const Tensor a = torch::randn({m, k + 3}), b = torch::randn({k, n + 2});
+    Tensor c = torch::randn({m, n + 1});
+    const Tensor expected = c.narrow(1, 0, n) + 0.5 * a.narrow(1, 0, k).mm(b.narrow(1, 0, n));
+    const Tensor beyond = c.select(1, n).clone();
+    std::vector<float> rows(size_t(padded(n) * k)), columns(rows.size());
+    // The right factor in two parts, by rows and by columns: the same panels.
+    const Strided right{b.data_ptr<float>(), n + 2};
+    pack(right, 4, n, 0, k, rows.data());
+    pack(right.from(4), k - 4, n, 4, k, rows.data());
+    const int64_t half = n / 2;
+    pack_columns(right, k, half, 0, n, columns.data());
+    pack_columns({b.data_ptr<float>() + half, n + 2}, k, n - half, half, n, columns.data());
+    EXPECT_EQ(rows, columns);
+    multiply(m, n, k, 0.5f, {a.data_ptr<float>(), k + 3}, rows.data(), true, c.data_ptr<float>(),
+             n + 1);
+    EXPECT_TRUE(torch::allclose(c.narrow(1, 0, n), expected, 1e-5, 1e-5)) << n;
+    EXPECT_TRUE(torch::equal(c.select(1, n), beyond)) << n;
+  }
+}
+
+}  // namespace
+}  // namespace rep
