@@ -339,7 +339,7 @@ torch::Tensor attend_by_the_book(const torch::Tensor& qkv, int64_t heads,
 
 torch::Tensor attend(const torch::Tensor& qkv, int64_t heads, const torch::Tensor& prefix,
                      const torch::Tensor& log_sizes) {
-  if (fits_fused(qkv) && fits_fused(prefix) && fits_fused(log_sizes)) {
+  if (lanes_are_fast() && fits_fused(qkv) && fits_fused(prefix) && fits_fused(log_sizes)) {
     return FusedAttention::apply(qkv.contiguous(), or_empty(prefix, qkv),
                                  or_empty(with_prefix_zeros(log_sizes, prefix), qkv), heads);
   }

@@ -15,7 +15,7 @@ namespace rep {
 ///
 /// In fp32 on the CPU, one head at a time in a buffer of the second cache level: nothing of size
 /// N x N is ever stored, the backward pass computes the weights again. On a GPU, LibTorch's own
-/// fused kernel where it has one (2.x). Otherwise op by op.
+/// fused kernel where it has one (2.x). Otherwise, and on an x86 without AVX2, op by op.
 torch::Tensor attend(const torch::Tensor& qkv, int64_t heads, const torch::Tensor& prefix = {},
                      const torch::Tensor& log_sizes = {});
 
