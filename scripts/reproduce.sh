@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# Runs a published table anew: says what data and weights are missing, runs every row as a process of
+# its own (the same command goes on after a stop), and writes the table beside the published figures.
+#
+# usage: scripts/reproduce.sh TABLE [options of rep sweep, e.g. --seeds 1,2,3 --jobs 2 --dry-run]
+#
+#   main       REP (arXiv 2406.04772): each prompt method with and without REP, one protocol
+#              (Split CIFAR-100, Split ImageNet-R; ViT-L/16, ViT-Ti/16)
+#   ablation   REP's ablation and sensitivity: REP-L2P with every pair of a merging and a dropping, none
+#              of them included, with n = 4, 8, 10 and with least keep ratios .1, .5, .9
+#              (Split ImageNet-R; ViT-L/16, ViT-Ti/16)
+#   prompts    the prompt methods and their references, as each method's authors run it
+#              (Split CIFAR-100; ViT-B/16 of several pre-trainings)
+#   stream51   accuracy over tasks of prompt methods, streaming LDA and training on everything at once
+#              (Stream-51; ViT-B/16, ViT-L/16, ViT-Ti/16)
+#
+# Runs go to results/reproduce/TABLE/, the table to results/reproduce/TABLE.md and .html.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/common.sh
+
+table=${1:-}
+case $table in
+  -h | --help) print_help; exit 0 ;;
+  main | ablation | prompts | stream51) shift ;;
+  *) echo "error: which table? main, ablation, prompts or stream51; see scripts/reproduce.sh --help" >&2
+     exit 2 ;;
+esac
+given=("$@")
+rep=build/release/rep
+[[ -x $rep ]] || fail "$rep is not built; run scripts/setup.sh"
+folder=results/reproduce/$table
+
+# rows FOLDER CONFIG... [--set KEY=VALUE]... [--grid KEY=VALUES]...
+# Checks what the rows need, or runs them, as the variable `pass` says.
+rows() {
+  local name=$1 argument
+  shift
+  if [[ $pass == run ]]; then
+    "$rep" sweep "$@" --output "$folder/$name" "${given[@]}" || status=$?
+    return
+  fi
+  local needs=()
+  for argument in "$@"; do
+    if [[ $argument == --grid ]]; then break; fi
+    needs+=("$argument")
+  done
+  "$rep" check "${needs[@]}" >/dev/null || missing=yes
+}
+
+# REP's table runs every method in one ViT-L/16, with and without REP under one protocol.
+table_main() {
+  local set method config
+  local weights=weights/vit_large_patch16_224.augreg_in21k_ft_in1k.safetensors
+  local large="backbone={name: vit_large_patch16_224, weights: $weights}"
+  for set in cifar100 imagenet_r; do
+    for method in l2p dualprompt coda_prompt hide_prompt convprompt; do
+      config=configs/$set/rep-$method.yaml
+      if [[ ! -e $config ]]; then continue; fi
+      rows "$set-rep-$method" "$config" --set "$large"
+      rows "$set-$method" "$config" --set "$large" --set 'efficiency={}'
+    done
+  done
+}
+
+table_ablation() {
+  local config=configs/imagenet_r/rep-l2p.yaml
+  rows parts "$config" --grid efficiency.token_merging.kind=atom,tome,none \
+    --grid efficiency.layer_dropping.kind=ald,pld,random,none
+  rows n "$config" --grid efficiency.token_merging.n=4,8,10
+  rows min_keep "$config" --grid efficiency.layer_dropping.min_keep=0.1,0.5,0.9
+}
+
+table_prompts() {
+  local method
+  for method in no_prompt linear_probe ncm l2p dualprompt coda_prompt hide_prompt convprompt; do
+    rows "$method" "configs/cifar100/$method.yaml"
+  done
+}
+
+table_stream51() {
+  local method
+  for method in l2p rep-l2p dualprompt rep-dualprompt slda ncm finetune joint; do
+    rows "$method" "configs/stream51/$method.yaml"
+  done
+}
+
+all_rows() {
+  case $table in
+    main) table_main ;;
+    ablation) table_ablation ;;
+    prompts) table_prompts ;;
+    stream51) table_stream51 ;;
+  esac
+}
+
+say "looking for the data and the weights"
+pass=check missing=no
+words=$(mktemp)
+trap 'rm -f "$words"' EXIT
+all_rows 2>"$words"
+sort -u "$words" >&2  # many rows miss the same file
+if [[ $missing == yes && " ${given[*]} " != *" --dry-run "* ]]; then
+  fail "what is named above is missing; scripts/fetch.sh fetches it, or says where it is to be had"
+fi
+
+say "running the rows of $table into $folder"
+pass=run status=0
+all_rows
+if [[ " ${given[*]} " == *" --dry-run "* ]]; then exit "$status"; fi
+"$rep" report "$folder" --published --format markdown --output "$folder.md" --html "$folder.html"
+say "the table is in $folder.md and, with pictures, in $folder.html"
+exit "$status"
