@@ -3,6 +3,7 @@
 find_package(Threads REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS CXX)  # LibTorch's at::parallel_for is compiled into its callers
 find_package(OpenCV REQUIRED COMPONENTS core imgproc imgcodecs)
+find_package(JPEG REQUIRED)  # libjpeg-turbo, which OpenCV decodes with
 find_package(yaml-cpp REQUIRED)
 find_package(spdlog REQUIRED)
 find_package(nlohmann_json REQUIRED)

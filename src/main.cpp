@@ -72,6 +72,7 @@ int run(int argc, char** argv) {
   add_list_command(app);
   add_inspect_command(app);
   add_bench_command(app);
+  add_plan_command(app);
   add_pretrain_command(app);
   add_report_command(app);
   try {
@@ -100,7 +101,7 @@ int run(int argc, char** argv) {
 /// that computes starts itself anew, once, with a short spin. A setting of the user's stays.
 void shorten_openmp_spin(int argc, char** argv) {
   const std::string command = argc > 1 ? argv[1] : "";
-  if (command != "run" && command != "pretrain" && command != "bench") return;
+  if (command != "run" && command != "pretrain" && command != "bench" && command != "plan") return;
   if (std::getenv("OMP_WAIT_POLICY") || std::getenv("GOMP_SPINCOUNT")) return;
   setenv("GOMP_SPINCOUNT", "10000", /*overwrite=*/1);
   execv("/proc/self/exe", argv);  // returns only when it failed: then it goes on slower

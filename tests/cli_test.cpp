@@ -59,7 +59,7 @@ TEST(CommandLine, AMistypedFlagIsExitCodeTwo) {
 
 TEST(CommandLine, HelpOfEveryCommandHasAnExample) {
   for (const char* command :
-       {"run", "sweep", "check", "list", "inspect", "bench", "pretrain", "report"}) {
+       {"run", "sweep", "check", "list", "inspect", "bench", "plan", "pretrain", "report"}) {
     const Finished help = rep_command(std::string(command) + " --help");
     EXPECT_EQ(help.exit_code, 0);
     EXPECT_NE(help.output.find("Example: rep "), std::string::npos) << command;

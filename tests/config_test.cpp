@@ -370,5 +370,18 @@ TEST(Suggestion, IsGivenWhenAtMostAThirdOfTheLettersDiffer) {
   EXPECT_EQ(join({}), "");
 }
 
+TEST(ConfigBudgets, AreReadAndChecked) {
+  const Config config = parse_config(
+      "memory_limit: 2GiB\ntrain: {macs: 2.5e12, seconds: 90, iterations: 7}\n", "a.yaml");
+  EXPECT_EQ(config.memory_limit, "2GiB");
+  EXPECT_EQ(config.train.macs, 2.5e12);
+  EXPECT_EQ(config.train.seconds, 90);
+  EXPECT_EQ(config.train.iterations, 7);
+  EXPECT_EQ(parse_error("train: {macs: -1}"),
+            "a.yaml:1: train.macs: must be between 0 and 9.0072e+15, got '-1'");
+  EXPECT_EQ(parse_error("train: {seconds: -1}"),
+            "a.yaml:1: train.seconds: must be at least 0, got '-1'");
+}
+
 }  // namespace
 }  // namespace rep

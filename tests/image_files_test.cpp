@@ -5,6 +5,8 @@
 
 #include <filesystem>
 #include <fstream>
+#include <opencv2/imgcodecs.hpp>
+#include <opencv2/imgproc.hpp>
 #include <set>
 
 #include "tests/golden.h"
@@ -64,6 +66,37 @@ TEST(ImageFolder, ReadsTinyImageNetsAnnotations) {
   EXPECT_EQ(test->image(0).pixels, picture(2, 2, 7).pixels);
   write_text(root + "/val/val_annotations.txt", "v0.png\tn9\t0\t0\t1\t1\n");
   EXPECT_NE(message_of(yaml, Split::kTest).find("val_annotations.txt:1: 'n9'"), std::string::npos);
+}
+
+TEST(ImageFiles, GivesPartsOfABoxAsOfTheWholeImage) {
+  const std::string root = fresh_folder("image_boxes");
+  put(root + "/a.png", picture(70, 90, 3));
+  cv::imwrite(root + "/a.jpg", cv::imread(root + "/a.png"));
+  const Region box{9, 21, 50, 47};
+  for (const char* file : {"a.png", "a.jpg"}) {
+    const ImageFiles files(root, {{file, 0, box, false}}, {"only"}, "list");
+    cv::Mat rgb;
+    cv::cvtColor(cv::imread(root + "/" + file), rgb, cv::COLOR_BGR2RGB);
+    const cv::Mat boxed = rgb(cv::Rect(21, 9, 47, 50)).clone();
+    EXPECT_EQ(files.image(0).pixels, std::vector<uint8_t>(boxed.datastart, boxed.dataend));
+    for (const Region& wanted : {Region{0, 0, 50, 47}, Region{49, 46, 1, 1}, Region{3, 30, 8, 9}}) {
+      ImagePart part;
+      const auto take = [&](int64_t height, int64_t width) {
+        EXPECT_EQ(height, 50);
+        EXPECT_EQ(width, 47);
+        return wanted;
+      };
+      files.part(0, take, part);
+      const Region found{wanted.top - part.top, wanted.left - part.left, wanted.height,
+                         wanted.width};
+      const cv::Mat expected =
+          boxed(cv::Rect(static_cast<int>(wanted.left), static_cast<int>(wanted.top),
+                         static_cast<int>(wanted.width), static_cast<int>(wanted.height)))
+              .clone();
+      EXPECT_EQ(cut_out(part.pixels, found).pixels,
+                std::vector<uint8_t>(expected.datastart, expected.dataend));
+    }
+  }
 }
 
 TEST(ImageFolder, SaysWhatIsMissing) {

@@ -34,7 +34,8 @@ Image golden_input(const std::string& kind, uint32_t seed, int64_t height, int64
 Image resize_and_center_crop(const Image& image, int64_t shorter_side, int64_t size,
                              Filter filter) {
   Image out = Image::make(size, size);
-  resize_and_center_crop(image, shorter_side, filter, out);
+  resize(image, 0, 0, resizing_to_center(image.height, image.width, shorter_side, size, filter),
+         out);
   return out;
 }
 

@@ -59,10 +59,13 @@ inline nlohmann::json comparable(nlohmann::json result) {
   result.erase("started");
   auto& cost = result.at("cost");
   auto& total = cost.at("total");
-  for (const char* key : {"seconds", "peak_rss_bytes", "energy_joules", "energy_source"}) {
+  for (const char* key :
+       {"seconds", "peak_rss_bytes", "energy_joules", "energy_by_phase", "energy_source"}) {
     total.erase(key);
   }
-  for (auto& task : cost.at("per_task")) task.erase("seconds");
+  for (auto& task : cost.at("per_task")) {
+    for (const char* key : {"seconds", "energy_joules", "energy_by_phase"}) task.erase(key);
+  }
   cost.at("per_iteration").erase("seconds_median");
   return result;
 }

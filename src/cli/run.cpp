@@ -57,11 +57,12 @@ void run(const Arguments& arguments) {
                                  : arguments.output;
   catch_interrupts();
   install_meter();
-  const int64_t threads = set_threads(config.threads);
-  const auto verbosity = arguments.quiet     ? Progress::Verbosity::kQuiet
-                         : arguments.verbose ? Progress::Verbosity::kVerbose
-                                             : Progress::Verbosity::kNormal;
-  Progress progress(verbosity, output + "/run.log");
+  const int64_t threads = set_threads(config.threads, World::processes_on_this_machine());
+  const auto world = std::make_shared<World>(World::join());
+  const auto verbosity = arguments.quiet || !world->writes() ? Progress::Verbosity::kQuiet
+                         : arguments.verbose                 ? Progress::Verbosity::kVerbose
+                                                             : Progress::Verbosity::kNormal;
+  Progress progress(verbosity, world->writes() ? output + "/run.log" : "");
   const std::string blas = blas_name();
   progress.detail("threads " + std::to_string(threads) + ", BLAS " + blas);
   if (blas.empty()) {
@@ -69,8 +70,10 @@ void run(const Arguments& arguments) {
         "LibTorch uses the slow reference BLAS; install libopenblas0-openmp, and matrix "
         "products run several times faster");
   }
+  if (!world->writes()) world->wait();  // the first one pre-trains for all
   resolve_pretrained(config, &progress);
-  const Result result = run_experiment(config, {output, arguments.resume}, progress);
+  if (world->writes()) world->wait();
+  const Result result = run_experiment(config, {output, arguments.resume, world}, progress);
   progress.info(result.summary() + "  result: " + output + "/result.json");
 }
 

@@ -19,8 +19,8 @@ struct StreamConfig {
   std::vector<int64_t> classes_per_task;  // uneven splits; overrides tasks
   int64_t initial_classes = 0;            // classes of the first task; 0: as the others
   std::string order = "shuffled";         // training images: shuffled | stored | iid | class_iid |
-                                   // instance | class_instance
-  int64_t order_seed = 10;  // of the last four
+                                          // instance | class_instance
+  int64_t order_seed = 10;                // of the last four
 
   template <class Visitor>
   void fields(Visitor&& visit) {
@@ -147,7 +147,9 @@ struct OptimizerConfig {
 
 struct TrainConfig {
   int64_t epochs = 5;
-  int64_t iterations = 0;  // a cap a task (REP fixes the budget); 0: none
+  int64_t iterations = 0;  // a task ends at the first step at which one of these is used up, and
+  double macs = 0;         // with its epochs; multiply-accumulates of its steps: exact; 0: none
+  double seconds = 0;      // of its steps, by the clock: not the same from run to run
   int64_t batch_size = 16;
   bool drop_last = false;
   OptimizerConfig optimizer;
@@ -160,6 +162,8 @@ struct TrainConfig {
   void fields(Visitor&& visit) {
     visit("epochs", epochs, at_least(1));
     visit("iterations", iterations, at_least(0));
+    visit("macs", macs, between(0, 0x1p53));
+    visit("seconds", seconds, at_least(0));
     visit("batch_size", batch_size, at_least(1));
     visit("drop_last", drop_last);
     visit("optimizer", optimizer);
@@ -187,6 +191,7 @@ struct Config {
   std::string device = "auto";     // auto | cpu | cuda | cuda:i
   std::string precision = "fp32";  // fp32 | bf16
   int64_t threads = 0;             // 0: all cores
+  std::string memory_limit;        // 2GiB: a run whose CPU tensors take more stops; "": none
   Section dataset{"synthetic", {}, "", {}};
   StreamConfig stream;
   BackboneConfig backbone;
@@ -202,6 +207,7 @@ struct Config {
     visit("device", device);
     visit("precision", precision, one_of({"fp32", "bf16"}));
     visit("threads", threads, at_least(0));
+    visit("memory_limit", memory_limit);
     visit("dataset", dataset);
     visit("stream", stream);
     visit("backbone", backbone);

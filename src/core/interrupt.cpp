@@ -12,6 +12,7 @@ namespace rep {
 namespace {
 
 std::atomic<bool> arrived{false};
+std::atomic<bool> together{false}, told{false};
 static_assert(std::atomic<bool>::is_always_lock_free, "else a signal handler may not touch it");
 
 extern "C" void on_signal(int) {
@@ -30,6 +31,9 @@ void catch_interrupts() {
   ::signal(SIGXFSZ, SIG_IGN);
 }
 
-bool interrupted() { return arrived; }
+bool interrupted() { return together ? told : arrived; }
+void interrupt_together() { together = true; }
+bool signal_arrived() { return arrived; }
+void interrupt() { told = true; }
 
 }  // namespace rep

@@ -23,6 +23,12 @@ void shift(Image& image, int64_t top, int64_t left) {
   }
 }
 
+/// The view of `image`, which begins at (top, left) of the whole one, but for the flip.
+void render(const Image& image, int64_t top, int64_t left, const View& view, Image& out) {
+  resize(image, top, left, view.resizing, out);
+  if (view.top != 0 || view.left != 0) shift(out, view.top, view.left);
+}
+
 /// Python's round(): halves go to the even neighbour.
 int64_t rounded(double x) { return static_cast<int64_t>(std::nearbyint(x)); }
 
@@ -82,40 +88,64 @@ Transform::Transform(const std::string& preset, int64_t size, const Normalisatio
   }
 }
 
-bool Transform::render(const Image& image, Random& random, Image& out) const {
+View Transform::draw(int64_t height, int64_t width, Random random) const {
+  const Region whole{0, 0, height, width}, window{0, 0, size_, size_};
+  View view;
   if (random_crop_) {
-    const Region crop = random_resized_crop(image.height, image.width, min_scale_, random);
-    resize_region(image, crop, filter_, out);
-    return random.bernoulli(0.5);
-  }
-  if (squash_) {
-    resize_region(image, {0, 0, image.height, image.width}, filter_, out);
+    const Region crop = random_resized_crop(height, width, min_scale_, random);
+    view.resizing = {crop, size_, size_, window, filter_};
+    view.flip = random.bernoulli(0.5);
+  } else if (squash_) {
+    view.resizing = {whole, size_, size_, window, filter_};
     if (padding_ > 0) {
       const auto most = static_cast<uint64_t>(2 * padding_ + 1);
-      const auto top = static_cast<int64_t>(random.below(most)) - padding_;
-      shift(out, top, static_cast<int64_t>(random.below(most)) - padding_);
-      return random.bernoulli(0.5);
+      view.top = static_cast<int64_t>(random.below(most)) - padding_;
+      view.left = static_cast<int64_t>(random.below(most)) - padding_;
+      view.flip = random.bernoulli(0.5);
     }
   } else {
-    resize_and_center_crop(image, shorter_side_, filter_, out);
+    view.resizing = resizing_to_center(height, width, shorter_side_, size_, filter_);
   }
-  return false;
+  return view;
+}
+
+View Transform::fetch(const Dataset& dataset, int64_t index, Random random, ImagePart& part) const {
+  View view;
+  dataset.part(
+      index,
+      [&](int64_t height, int64_t width) {
+        view = draw(height, width, random);
+        return pixels_of(view.resizing);
+      },
+      part);
+  return view;
 }
 
 Image Transform::view(const Image& image, Random random) const {
   Image out = Image::make(size_, size_);
-  if (render(image, random, out)) flip_horizontally(out);
+  const View view = draw(image.height, image.width, random);
+  render(image, 0, 0, view, out);
+  if (view.flip) flip_horizontally(out);
   return out;
 }
 
 void Transform::apply(const Image& image, Random random, float* out) const {
+  normalise(image, draw(image.height, image.width, random), 0, 0, out);
+}
+
+void Transform::apply(const ImagePart& part, const View& view, float* out) const {
+  normalise(part.pixels, view, part.top, part.left, out);
+}
+
+void Transform::normalise(const Image& image, const View& view, int64_t top, int64_t left,
+                          float* out) const {
   thread_local Image picture;
   if (picture.width != size_) picture = Image::make(size_, size_);
-  const bool flip = render(image, random, picture);
+  render(image, top, left, view, picture);
   const uint8_t* pixel = picture.pixels.data();
-  const int64_t plane = size_ * size_, step = flip ? -1 : 1;
+  const int64_t plane = size_ * size_, step = view.flip ? -1 : 1;
   for (int64_t y = 0; y < size_; ++y) {
-    float* target = out + y * size_ + (flip ? size_ - 1 : 0);
+    float* target = out + y * size_ + (view.flip ? size_ - 1 : 0);
     for (int64_t x = 0; x < size_; ++x, pixel += 3, target += step) {
       target[0] = value_[0][pixel[0]];
       target[plane] = value_[1][pixel[1]];

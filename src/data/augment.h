@@ -4,6 +4,7 @@
 #include <string>
 
 #include "core/random.h"
+#include "data/dataset.h"
 #include "data/image.h"
 #include "data/resample.h"
 
@@ -22,6 +23,13 @@ Normalisation normalisation(const std::string& name);
 /// left. When nothing fits: the largest central region of an allowed ratio, without a further draw.
 Region random_resized_crop(int64_t height, int64_t width, double min_scale, Random& random);
 
+/// What a view does with an image of a certain extent: drawn before a pixel of it is known.
+struct View {
+  Resizing resizing;
+  int64_t top = 0, left = 0;  // of the window on the resized image; black outside of it
+  bool flip = false;
+};
+
 /// From a stored image to the network's input of size x size, for training (random, a function of
 /// the Random handed in) or for testing (always the same). Presets, with the source of each:
 ///   l2p   train RandomResizedCrop(scale .05-1, ratio 3/4-4/3, bilinear) + flip .5;
@@ -37,15 +45,20 @@ class Transform {
  public:
   Transform(const std::string& preset, int64_t size, const Normalisation& normalisation,
             bool train);
-  /// Writes float [3, size, size] to `out`.
+  /// For an image of that extent. Draws the crop, then the flip (when training at all).
+  View draw(int64_t height, int64_t width, Random random) const;
+  /// Gets of the data set's image what the view drawn for it needs. Throws what part() throws.
+  View fetch(const Dataset& dataset, int64_t index, Random random, ImagePart& part) const;
+  /// Writes float [3, size, size] to `out`. `part` is what fetch() got, or more of that image.
+  void apply(const ImagePart& part, const View& view, float* out) const;
+  /// draw() and apply() of a whole image.
   void apply(const Image& image, Random random, float* out) const;
   /// The eight-bit picture that apply() then normalises: for previews and tests.
   Image view(const Image& image, Random random) const;
   int64_t size() const { return size_; }
 
  private:
-  /// Draws the crop, then the flip (when training at all); resizes into `out`, returns the flip.
-  bool render(const Image& image, Random& random, Image& out) const;
+  void normalise(const Image& image, const View& view, int64_t top, int64_t left, float* out) const;
 
   bool random_crop_ = false, squash_ = false;
   int64_t padding_ = 0;  // of preset crop

@@ -37,6 +37,9 @@ class FirstOfEachClass : public Dataset {
   Image image(int64_t index) const override {
     return whole_->image(indices_.at(static_cast<size_t>(index)));
   }
+  void part(int64_t index, const Wanted& wanted, ImagePart& out) const override {
+    whole_->part(indices_.at(static_cast<size_t>(index)), wanted, out);
+  }
   std::string fingerprint() const override {
     return sha256_of_text(whole_->fingerprint() + " limit " + std::to_string(limit_));
   }
@@ -48,6 +51,11 @@ class FirstOfEachClass : public Dataset {
 };
 
 }  // namespace
+
+void Dataset::part(int64_t index, const Wanted& wanted, ImagePart& out) const {
+  out = {image(index), 0, 0};
+  wanted(out.pixels.height, out.pixels.width);
+}
 
 std::unique_ptr<Dataset> open_dataset(const Section& section, Split split, int64_t seed) {
   const DatasetKind& kind = Registry<DatasetKind>::get().at(section.name).value;

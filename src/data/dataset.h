@@ -28,6 +28,9 @@ class Dataset {
   virtual int64_t stored_bytes(int64_t) const { return 0; }
   /// Throws Error naming the file when the image cannot be had.
   virtual Image image(int64_t index) const = 0;
+  /// Into `out` at least the wanted part of image(index), where that is quicker no more. Throws
+  /// what image() and `wanted` throw.
+  virtual void part(int64_t index, const Wanted& wanted, ImagePart& out) const;
   /// A hash of what the set contains (records, names, generator parameters): "same data" between
   /// runs.
   virtual std::string fingerprint() const = 0;

@@ -10,11 +10,10 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "data/jpeg.h"
 
 namespace rep {
 namespace {
-
-constexpr int64_t kMaxPixels = 178956970;
 
 struct Extent {
   uint64_t width, height;
@@ -83,9 +82,11 @@ Extent bmp_extent(const Bytes& file) {
   return {magnitude(18), magnitude(22)};
 }
 
+bool is_jpeg(const Bytes& file) { return file.has(0, "\xFF\xD8\xFF"); }
+
 /// What the header announces, read before anything is allocated; none for an unknown format.
 std::optional<Extent> announced_extent(const Bytes& file) {
-  if (file.has(0, "\xFF\xD8\xFF")) return jpeg_extent(file);
+  if (is_jpeg(file)) return jpeg_extent(file);
   if (file.has(0, "\x89PNG\r\n\x1A\n")) return Extent{file.big(16, 4), file.big(20, 4)};
   if (file.has(0, "RIFF") && file.has(8, "WEBP")) return webp_extent(file);
   if (file.has(0, "BM")) return bmp_extent(file);
@@ -105,6 +106,8 @@ cv::Mat decode_bgr(const uint8_t* bytes, size_t size) {
   }
 }
 
+Region everything(int64_t height, int64_t width) { return {0, 0, height, width}; }
+
 }  // namespace
 
 void flip_horizontally(Image& image) {
@@ -117,25 +120,40 @@ void flip_horizontally(Image& image) {
 }
 
 Image decode_image(const uint8_t* bytes, size_t size, const std::string& name) {
-  const auto extent = announced_extent({bytes, size});
+  ImagePart part;
+  decode_part(bytes, size, name, everything, part);
+  return std::move(part.pixels);
+}
+
+void decode_part(const uint8_t* bytes, size_t size, const std::string& name, const Wanted& wanted,
+                 ImagePart& out) {
+  const Bytes file{bytes, size};
+  const auto extent = announced_extent(file);
   if (extent && extent->height > 0 && extent->width > kMaxPixels / extent->height) {
     throw Error(name + ": an image of " + std::to_string(extent->width) + " x " +
                 std::to_string(extent->height) + " pixels is more than the " +
                 std::to_string(kMaxPixels) + " that are accepted; scale it down");
   }
+  if (extent && is_jpeg(file) && decode_jpeg(bytes, size, wanted, out)) return;
   const cv::Mat bgr = extent && size <= INT32_MAX ? decode_bgr(bytes, size) : cv::Mat();
   if (bgr.empty()) {
     throw Error(name + ": not a whole JPEG, PNG, BMP or WebP image; fetch it again or remove it");
   }
-  Image image = Image::make(bgr.rows, bgr.cols);
-  cv::Mat rgb(bgr.rows, bgr.cols, CV_8UC3, image.pixels.data());
+  wanted(bgr.rows, bgr.cols);
+  out.resize(everything(bgr.rows, bgr.cols));
+  cv::Mat rgb(bgr.rows, bgr.cols, CV_8UC3, out.pixels.pixels.data());
   cv::cvtColor(bgr, rgb, cv::COLOR_BGR2RGB);
-  return image;
 }
 
 Image read_image(const std::string& path) {
+  ImagePart part;
+  read_part(path, everything, part);
+  return std::move(part.pixels);
+}
+
+void read_part(const std::string& path, const Wanted& wanted, ImagePart& out) {
   const std::string bytes = read_file(path);
-  return decode_image(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size(), path);
+  decode_part(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size(), path, wanted, out);
 }
 
 std::vector<uint8_t> encode_png(const Image& image) {

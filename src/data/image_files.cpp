@@ -64,20 +64,56 @@ int64_t ImageFiles::stored_bytes(int64_t index) const {
 }
 
 Image ImageFiles::image(int64_t index) const {
+  ImagePart got;
+  Region all;
+  part(
+      index,
+      [&](int64_t height, int64_t width) {
+        return all = {0, 0, height, width};
+      },
+      got);
+  const bool exact = got.pixels.height == all.height && got.pixels.width == all.width;
+  if (exact) return std::move(got.pixels);
+  return cut_out(got.pixels, {-got.top, -got.left, all.height, all.width});
+}
+
+void ImageFiles::part(int64_t index, const Wanted& wanted, ImagePart& out) const {
   const ImageFile& file = files_.at(static_cast<size_t>(index));
+  const Region& box = file.crop;
   const std::string path = root_ + "/" + file.path;
-  Image image = read_image(path);
-  if (file.crop.height == 0) return image;
-  const Region& crop = file.crop;
-  if (crop.top < 0 || crop.left < 0 || crop.height < 0 || crop.width <= 0 ||
-      crop.height > image.height - crop.top || crop.width > image.width - crop.left) {
-    throw Error(path + " (image " + std::to_string(index) + " of its list): the box " +
-                std::to_string(crop.left) + ", " + std::to_string(crop.top) + ", " +
-                std::to_string(crop.width) + " x " + std::to_string(crop.height) +
-                " does not lie in the picture of " + std::to_string(image.width) + " x " +
-                std::to_string(image.height) + "; fetch the data set again");
-  }
-  return cut_out(image, crop);
+  if (box.height == 0) return decoded(path, wanted, out);
+  const auto wanted_in_box = [&](int64_t height, int64_t width) {
+    if (box.top < 0 || box.left < 0 || box.height < 0 || box.width <= 0 ||
+        box.height > height - box.top || box.width > width - box.left) {
+      throw Error(path + " (image " + std::to_string(index) + " of its list): the box " +
+                  std::to_string(box.left) + ", " + std::to_string(box.top) + ", " +
+                  std::to_string(box.width) + " x " + std::to_string(box.height) +
+                  " does not lie in the picture of " + std::to_string(width) + " x " +
+                  std::to_string(height) + "; fetch the data set again");
+    }
+    const Region region = wanted(box.height, box.width);
+    return Region{box.top + region.top, box.left + region.left, region.height, region.width};
+  };
+  decoded(path, wanted_in_box, out);
+  out.top -= box.top;
+  out.left -= box.left;
+}
+
+void ImageFiles::decoded(const std::string& path, const Wanted& wanted, ImagePart& out) const {
+  if (!cache_) return read_part(path, wanted, out);
+  cache_->part(
+      path, wanted, [&] { return read_image(path); }, out);
+}
+
+void ImageFiles::use(const DecodedCacheOptions& options) {
+  const int64_t limit = parse_bytes(options.limit, "dataset.decoded_cache.limit");
+  if (!options.folder.empty()) cache_ = std::make_unique<DecodedCache>(options.folder, limit);
+}
+
+std::unique_ptr<Dataset> with_cache(std::unique_ptr<ImageFiles> files,
+                                    const ImageFilesOptions& options) {
+  files->use(options.decoded_cache);
+  return files;
 }
 
 std::string ImageFiles::fingerprint() const {

@@ -15,7 +15,7 @@
 namespace rep {
 namespace {
 
-struct ImageFolderOptions : DatasetOptions {
+struct ImageFolderOptions : ImageFilesOptions {
   std::string train = "train", test = "test";  // folders below root
   double test_share = 0;   // > 0: root holds the classes, and this share of each is for testing
   int64_t split_seed = 0;  // draws that share
@@ -85,7 +85,7 @@ std::vector<ImageFile> annotated(const std::string& root, const std::string& fol
   return files;
 }
 
-std::unique_ptr<Dataset> open(const ImageFolderOptions& options, Split split) {
+std::unique_ptr<ImageFiles> open(const ImageFolderOptions& options, Split split) {
   const bool training = split == Split::kTrain;
   if (options.root.empty()) {
     throw Error("dataset.root: image_folder needs the folder of the images");
@@ -123,7 +123,8 @@ const Registered<DatasetKind> kImageFolder{
     "image_folder",
     "any folder with a folder of images for each class (ImageNet-R, PlantVillage, Tiny-ImageNet)",
     {[](const Section& section, Split split, int64_t) {
-       return open(read_section<ImageFolderOptions>(section), split);
+       const auto options = read_section<ImageFolderOptions>(section);
+       return with_cache(open(options, split), options);
      },
      [](const Section& section) { return section_json<ImageFolderOptions>(section); }}};
 

@@ -38,7 +38,7 @@ constexpr std::array<uint32_t, 100> kLucir1993{
     4266014, 4355933, 4371430, 4399382, 4409515, 4428191, 4442312,  4525305,  4550184,  4591157,
     4599235, 4604644, 7614500, 7831146, 7892512, 9468604, 12267677, 12620546, 12768682, 15075141};
 
-struct ImageNetSubsetOptions : DatasetOptions {
+struct ImageNetSubsetOptions : ImageFilesOptions {
   ImageNetSubsetOptions() { root = "datasets/imagenet"; }
   std::string definition =
       "first100";  // first100 | lucir1993 | present: whatever classes are there
@@ -66,7 +66,7 @@ std::vector<std::string> wnids(const ImageNetSubsetOptions& options) {
   return names;
 }
 
-std::unique_ptr<Dataset> open(const ImageNetSubsetOptions& options, Split split) {
+std::unique_ptr<ImageFiles> open(const ImageNetSubsetOptions& options, Split split) {
   const bool training = split == Split::kTrain;
   const std::string& folder = training ? options.train : options.val;
   const std::string& list = training ? options.train_list : options.val_list;
@@ -98,7 +98,8 @@ const Registered<DatasetKind> kImageNetSubset{
     "imagenet_subset",
     "100 classes of ImageNet-1k (Russakovsky et al. 2015, arXiv 1409.0575), by two definitions",
     {[](const Section& section, Split split, int64_t) {
-       return open(read_section<ImageNetSubsetOptions>(section), split);
+       const auto options = read_section<ImageNetSubsetOptions>(section);
+       return with_cache(open(options, split), options);
      },
      [](const Section& section) { return section_json<ImageNetSubsetOptions>(section); },
      // ImageNet-1k's classes have 732 to 1,300 training images and 50 for validation.

@@ -107,11 +107,13 @@ struct Loader::State {
   void fill(int64_t batch) {
     Slot& slot = slot_of(batch);
     const int64_t pixels = 3 * transform.size() * transform.size();
+    thread_local ImagePart part;
     for (int64_t i = 0; i < size_of(batch) && !stopping; ++i) {
       const Sample& sample = samples[static_cast<size_t>(batch * options.batch_size + i)];
       const Random random({options.seed, static_cast<uint64_t>(RandomUse::kAugmentation),
                            options.task, options.epoch, static_cast<uint64_t>(sample.index)});
-      transform.apply(dataset.image(sample.index), random, slot.images + i * pixels);
+      const View view = transform.fetch(dataset, sample.index, random, part);
+      transform.apply(part, view, slot.images + i * pixels);
       slot.labels[i] = sample.label;
       slot.indices[i] = sample.index;
     }

@@ -48,26 +48,42 @@ struct Taps {
   int64_t end_of(size_t i) const { return first[i] + count[i]; }
 };
 
+/// How an axis is filtered.
+struct Support {
+  Support(const Axis& axis, Filter filter)
+      : in_size(axis.in_size),
+        scale(static_cast<double>(axis.in_size) / static_cast<double>(axis.full)),
+        filter_scale(std::max(scale, 1.0)),
+        radius((filter == Filter::kBilinear ? 1 : 2) * filter_scale) {}
+  double center(int64_t output) const { return (static_cast<double>(output) + 0.5) * scale; }
+  /// The inputs [first, last) of the output centred there.
+  int64_t first(double center) const {
+    return std::max<int64_t>(static_cast<int64_t>(center - radius + 0.5), 0);
+  }
+  int64_t last(double center) const {
+    return std::min(static_cast<int64_t>(center + radius + 0.5), in_size);
+  }
+
+  int64_t in_size;
+  double scale, filter_scale, radius;
+};
+
 /// Overwrites `taps`, whose memory is used again.
 void find_taps(const Axis& axis, Filter filter, Taps& taps) {
-  const double scale = static_cast<double>(axis.in_size) / static_cast<double>(axis.full);
-  const double filter_scale = std::max(scale, 1.0);
-  const double support = (filter == Filter::kBilinear ? 1 : 2) * filter_scale;
-  const double step = 1 / filter_scale;
+  const Support support(axis, filter);
+  const double step = 1 / support.filter_scale;
   thread_local std::vector<double> exact;
   const auto size = static_cast<size_t>(axis.out_size);
-  taps.stride = static_cast<int64_t>(std::ceil(support)) * 2 + 1;
+  taps.stride = static_cast<int64_t>(std::ceil(support.radius)) * 2 + 1;
   exact.resize(static_cast<size_t>(taps.stride));
   taps.first.resize(size);
   taps.count.resize(size);
   taps.weights.resize(size * static_cast<size_t>(taps.stride));
   int32_t* weights = taps.weights.data();
   for (size_t i = 0; i < size; ++i, weights += taps.stride) {
-    const double center =
-        (static_cast<double>(axis.out_first + static_cast<int64_t>(i)) + 0.5) * scale;
-    const auto first = std::max<int64_t>(static_cast<int64_t>(center - support + 0.5), 0);
-    const auto last = std::min(static_cast<int64_t>(center + support + 0.5), axis.in_size);
-    const auto count = static_cast<size_t>(last - first);
+    const double center = support.center(axis.out_first + static_cast<int64_t>(i));
+    const int64_t first = support.first(center);
+    const auto count = static_cast<size_t>(support.last(center) - first);
     double sum = 0;
     for (size_t k = 0; k < count; ++k) {
       const double x = (static_cast<double>(first + static_cast<int64_t>(k)) - center + 0.5) * step;
@@ -205,6 +221,15 @@ REP_INLINE void turn_back(const uint8_t* turned, int64_t bytes, uint8_t* out, in
 
 int64_t rounded_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
+/// Where an image's pixels lie, of which (top, left) are the first.
+struct Source {
+  const uint8_t* pixels;
+  int64_t width, top, left;
+  const uint8_t* at(int64_t y, int64_t x) const {
+    return pixels + ((y - top) * width + x - left) * 3;
+  }
+};
+
 /// A thread's memory, which grows to what its images need.
 struct Workspace {
   Taps across, down;
@@ -215,7 +240,7 @@ struct Workspace {
 
 /// The horizontal pass over rows [top, top + count), count <= kTurned, into `out`, where whole
 /// tiles are written. Goes from strip to strip of outputs whose inputs fit the cache.
-REP_CLONES void resample_rows(const Image& image, int64_t top, int64_t count, Workspace& work,
+REP_CLONES void resample_rows(const Source& image, int64_t top, int64_t count, Workspace& work,
                               uint8_t* out) {
   const Taps& taps = work.across;
   const size_t size = taps.first.size();
@@ -229,7 +254,7 @@ REP_CLONES void resample_rows(const Image& image, int64_t top, int64_t count, Wo
     }
     const uint8_t* rows[kTurned];
     for (int64_t y = 0; y < kTurned; ++y) {  // past the last row: the last row once more
-      rows[y] = image.pixels.data() + ((top + std::min(y, count - 1)) * image.width + left) * 3;
+      rows[y] = image.at(top + std::min(y, count - 1), left);
     }
     turn_rows(rows, pixels * 3, work.turned.data());
     for (size_t i = start; i < stop; ++i) {
@@ -252,19 +277,11 @@ REP_CLONES void resample_columns(const Workspace& work, Image& out) {
   }
 }
 
-void resample(const Image& image, const Axis& down, const Axis& across, Filter filter, Image& out) {
-  thread_local Workspace work;
-  find_taps(across, filter, work.across);
-  find_taps(down, filter, work.down);
-  const int64_t top = work.down.begin(), bottom = work.down.end();
-  work.row_bytes = rounded_up(out.width * 3, kTile) + kTile;
-  work.rows.resize(static_cast<size_t>(rounded_up(bottom - top, kTurned) * work.row_bytes));
-  work.narrowed.resize(static_cast<size_t>(rounded_up(out.width * 3, kTile) * kTurned));
-  for (int64_t y = top; y < bottom; y += kTurned) {
-    resample_rows(image, y, std::min(kTurned, bottom - y), work,
-                  work.rows.data() + (y - top) * work.row_bytes);
-  }
-  resample_columns(work, out);
+Axis down(const Resizing& r) {
+  return {r.region.top, r.region.height, r.height, r.window.top, r.window.height};
+}
+Axis across(const Resizing& r) {
+  return {r.region.left, r.region.width, r.width, r.window.left, r.window.width};
 }
 
 /// Where a crop of `want` begins in an extent of `have`.
@@ -274,15 +291,40 @@ int64_t crop_offset(int64_t have, int64_t want) {
 
 }  // namespace
 
-void resize_region(const Image& image, const Region& region, Filter filter, Image& out) {
-  resample(image, {region.top, region.height, out.height, 0, out.height},
-           {region.left, region.width, out.width, 0, out.width}, filter, out);
+Region pixels_of(const Resizing& resizing) {
+  const auto range = [&](const Axis& axis, int64_t& first, int64_t& size) {
+    const Support support(axis, resizing.filter);
+    first = support.first(support.center(axis.out_first));
+    size = support.last(support.center(axis.out_first + axis.out_size - 1)) - first;
+    first += axis.in_first;
+  };
+  Region region;
+  range(down(resizing), region.top, region.height);
+  range(across(resizing), region.left, region.width);
+  return region;
+}
+
+void resize(const Image& image, int64_t image_top, int64_t image_left, const Resizing& resizing,
+            Image& out) {
+  thread_local Workspace work;
+  find_taps(across(resizing), resizing.filter, work.across);
+  find_taps(down(resizing), resizing.filter, work.down);
+  const Source source{image.pixels.data(), image.width, image_top, image_left};
+  const int64_t top = work.down.begin(), bottom = work.down.end();
+  work.row_bytes = rounded_up(out.width * 3, kTile) + kTile;
+  work.rows.resize(static_cast<size_t>(rounded_up(bottom - top, kTurned) * work.row_bytes));
+  work.narrowed.resize(static_cast<size_t>(rounded_up(out.width * 3, kTile) * kTurned));
+  for (int64_t y = top; y < bottom; y += kTurned) {
+    resample_rows(source, y, std::min(kTurned, bottom - y), work,
+                  work.rows.data() + (y - top) * work.row_bytes);
+  }
+  resample_columns(work, out);
 }
 
 Image resize_region(const Image& image, const Region& region, int64_t height, int64_t width,
                     Filter filter) {
   Image out = Image::make(height, width);
-  resize_region(image, region, filter, out);
+  resize(image, 0, 0, {region, height, width, {0, 0, height, width}, filter}, out);
   return out;
 }
 
@@ -290,12 +332,15 @@ Image resize(const Image& image, int64_t height, int64_t width, Filter filter) {
   return resize_region(image, {0, 0, image.height, image.width}, height, width, filter);
 }
 
-void resize_and_center_crop(const Image& image, int64_t shorter_side, Filter filter, Image& out) {
-  const int64_t shorter = std::min(image.height, image.width);
-  const int64_t height = shorter_side * image.height / shorter;
-  const int64_t width = shorter_side * image.width / shorter;
-  resample(image, {0, image.height, height, crop_offset(height, out.height), out.height},
-           {0, image.width, width, crop_offset(width, out.width), out.width}, filter, out);
+Resizing resizing_to_center(int64_t height, int64_t width, int64_t shorter_side, int64_t size,
+                            Filter filter) {
+  const int64_t shorter = std::min(height, width);
+  const int64_t tall = shorter_side * height / shorter, wide = shorter_side * width / shorter;
+  return {{0, 0, height, width},
+          tall,
+          wide,
+          {crop_offset(tall, size), crop_offset(wide, size), size, size},
+          filter};
 }
 
 }  // namespace rep

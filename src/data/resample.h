@@ -17,12 +17,27 @@ enum class Filter {
 Image resize_region(const Image& image, const Region& region, int64_t height, int64_t width,
                     Filter filter);
 Image resize(const Image& image, int64_t height, int64_t width, Filter filter);
-/// The same into an image that has its size already, without an allocation once its thread is warm.
-void resize_region(const Image& image, const Region& region, Filter filter, Image& out);
 
-/// torchvision's Resize(shorter_side) and CenterCrop(out's size), of which only what the crop keeps
-/// is computed. The longer side becomes int(shorter_side * longer / shorter); the crop begins at
-/// round((side - size) / 2), halves to even. Neither of out's sides exceeds shorter_side.
-void resize_and_center_crop(const Image& image, int64_t shorter_side, Filter filter, Image& out);
+/// `region` of an image as height x width pixels, of which `window` is kept: known before a pixel
+/// of the image is.
+struct Resizing {
+  Region region;
+  int64_t height = 0, width = 0;
+  Region window;
+  Filter filter = Filter::kBilinear;
+};
+
+/// torchvision's Resize(shorter_side) and CenterCrop(size) of an image of that extent. The longer
+/// side becomes int(shorter_side * longer / shorter); the crop begins at round((side - size) / 2),
+/// halves to even. `size` does not exceed shorter_side.
+Resizing resizing_to_center(int64_t height, int64_t width, int64_t shorter_side, int64_t size,
+                            Filter filter);
+
+/// The smallest region of the image that holds every pixel which counts.
+Region pixels_of(const Resizing& resizing);
+/// Only what the window keeps is computed. `image` begins at (top, left) of the whole one and holds
+/// pixels_of(resizing) at least; `out` has the window's size. Allocates nothing once its thread is
+/// warm.
+void resize(const Image& image, int64_t top, int64_t left, const Resizing& resizing, Image& out);
 
 }  // namespace rep

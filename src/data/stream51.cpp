@@ -19,7 +19,7 @@ namespace {
 constexpr int64_t kClasses = 51;  // 51 itself marks a novelty image of the test set
 constexpr double kEnlarge = 1.1;
 
-struct Stream51Options : DatasetOptions {
+struct Stream51Options : ImageFilesOptions {
   Stream51Options() { root = "datasets/Stream-51"; }
   int64_t frame_stride = 1;      // every so many frames of a video count
   bool crop = true;              // to the object's box
@@ -107,7 +107,7 @@ std::vector<std::string> class_names() {
   return names;
 }
 
-std::unique_ptr<Dataset> open_train(const Stream51Options& options) {
+std::unique_ptr<ImageFiles> open_train(const Stream51Options& options) {
   const Rows rows(options.root + "/Stream-51_meta_train.json");
   std::vector<ImageFile> files;
   for (size_t i = 0; i < rows.size(); ++i) {
@@ -122,7 +122,7 @@ std::unique_ptr<Dataset> open_train(const Stream51Options& options) {
                                       "Stream-51_meta_train.json");
 }
 
-std::unique_ptr<Dataset> open_test(const Stream51Options& options) {
+std::unique_ptr<ImageFiles> open_test(const Stream51Options& options) {
   const Rows rows(options.root + "/Stream-51_meta_test.json");
   std::vector<ImageFile> files;
   for (size_t i = 0; i < rows.size(); ++i) {
@@ -142,7 +142,8 @@ const Registered<DatasetKind> kStream51{
     "Workshops 2020",
     {[](const Section& section, Split split, int64_t) {
        const auto options = read_section<Stream51Options>(section);
-       return split == Split::kTrain ? open_train(options) : open_test(options);
+       return with_cache(split == Split::kTrain ? open_train(options) : open_test(options),
+                         options);
      },
      [](const Section& section) { return section_json<Stream51Options>(section); },
      [](const Section& section, Split split) {

@@ -2,6 +2,9 @@
 
 #include <torch/types.h>
 
+#include <algorithm>
+#include <cmath>
+#include <map>
 #include <stdexcept>
 
 namespace rep {
@@ -21,6 +24,17 @@ torch::Tensor apply(const Transform& view, const std::vector<Image>& images, uin
 }
 
 }  // namespace
+
+int64_t put_first_of_each_class(std::vector<Sample>& samples, int64_t per_class) {
+  std::map<int64_t, int64_t> seen;
+  std::vector<Sample> front, behind;
+  for (const Sample& sample : samples) {
+    (++seen[sample.label] <= per_class ? front : behind).push_back(sample);
+  }
+  samples = front;
+  samples.insert(samples.end(), behind.begin(), behind.end());
+  return static_cast<int64_t>(front.size());
+}
 
 TaskImages::TaskImages(const Dataset& train, Transform train_view, Transform test_view,
                        Options options, torch::Device device)
@@ -55,11 +69,26 @@ void TaskImages::each_batch(const std::vector<Sample>& samples,
   Loader::Options options;
   options.batch_size = options_.batch_size;
   options.workers = options_.workers;
-  Loader loader(train_, samples, test_view_, options);
+  std::vector<Sample> order = samples;
+  const auto all = static_cast<int64_t>(samples.size());
+  const int64_t visited =
+      per_class_ > 0
+          ? std::min(all, std::max(at_least_, put_first_of_each_class(order, per_class_)))
+          : all;
+  Loader loader(train_, std::move(order), test_view_, options);
+  const Spent before = meter_ ? meter_() : Spent{};
   Batch batch;
-  while (loader.next(batch)) {
-    visit({batch.images.to(device_), batch.labels.to(device_), batch.indices});
+  for (int64_t left = visited; left > 0 && loader.next(batch); left -= batch.size()) {
+    const int64_t n = std::min(left, batch.size());
+    visit({batch.images.narrow(0, 0, n).to(device_), batch.labels.narrow(0, 0, n).to(device_),
+           batch.indices.narrow(0, 0, n)});
   }
+  if (visited == all) return;
+  const double others = static_cast<double>(all - visited) / static_cast<double>(visited);
+  const Spent after = meter_();
+  unvisited_.macs += others * (after.macs - before.macs);
+  unvisited_.seconds += others * (after.seconds - before.seconds);
+  unvisited_.bytes += std::llround(others * static_cast<double>(after.bytes - before.bytes));
 }
 
 torch::Tensor TaskImages::augment(const std::vector<Image>& images, uint64_t key) const {

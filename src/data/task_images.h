@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <utility>
 #include <vector>
 
 #include "data/augment.h"
@@ -12,6 +13,10 @@
 #include "data/stream.h"
 
 namespace rep {
+
+/// Moves the first `per_class` samples of every class to the front, the others behind them, both in
+/// their order. Returns how many are in front.
+int64_t put_first_of_each_class(std::vector<Sample>& samples, int64_t per_class);
 
 /// The training images of the task in hand, for what a method does with them outside of the loop's
 /// batches: statistics, buffers, generators. Images of any other task are refused, so that no
@@ -37,6 +42,22 @@ class TaskImages {
   /// `visit`s the samples in their order, a batch at a time, in the fixed view.
   void each_batch(const std::vector<Sample>& samples,
                   const std::function<void(const Batch&)>& visit) const;
+  /// What was spent, or is held.
+  struct Spent {
+    double macs = 0, seconds = 0;
+    int64_t bytes = 0;
+  };
+  /// From now on each_batch looks at that many samples of each class only, or at `at_least` in all,
+  /// and adds up what the others would have taken by `meter`'s reading: how a rehearsal
+  /// (run/rehearsal.h) knows the cost of all in less time.
+  void visit_only(int64_t per_class, int64_t at_least, std::function<Spent()> meter) {
+    per_class_ = per_class;
+    at_least_ = at_least;
+    meter_ = std::move(meter);
+  }
+  /// So far; `bytes`: that the visitors would have kept.
+  const Spent& unvisited() const { return unvisited_; }
+
   /// Pictures of a method's own in random views, as a batch [B, 3, S, S]; the views are a function
   /// of the run's seed and `key`.
   torch::Tensor augment(const std::vector<Image>& images, uint64_t key) const;
@@ -48,7 +69,10 @@ class TaskImages {
   Transform train_view_, test_view_;
   Options options_;
   torch::Device device_;
-  std::vector<bool> mine_;  // [train_.size()]: of the task in hand
+  std::vector<bool> mine_;                // [train_.size()]: of the task in hand
+  int64_t per_class_ = 0, at_least_ = 0;  // of a rehearsal; 0: all
+  std::function<Spent()> meter_;
+  mutable Spent unvisited_;
 };
 
 }  // namespace rep

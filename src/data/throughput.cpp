@@ -24,14 +24,15 @@ Pass time_pass(const Dataset& dataset, const Transform& transform, int64_t image
                uint64_t number, std::vector<float>& batch) {
   const auto input = batch.size() / static_cast<size_t>(images);
   Pass pass;
+  ImagePart part;
   for (int64_t i = 0; i < images; ++i) {
     const int64_t index = i * dataset.size() / images;
     const Random random({seed, static_cast<uint64_t>(RandomUse::kAugmentation), 0, number,
                          static_cast<uint64_t>(index)});
     const double start = thread_ms();
-    const Image image = dataset.image(index);
+    const View view = transform.fetch(dataset, index, random, part);
     const double stored = thread_ms();
-    transform.apply(image, random, batch.data() + static_cast<size_t>(i) * input);
+    transform.apply(part, view, batch.data() + static_cast<size_t>(i) * input);
     pass.total += thread_ms() - start;
     pass.stored += stored - start;
   }

@@ -96,6 +96,9 @@ class DualPrompt final : public Method {
                     efficiency_.test_plan());
   }
 
+  bool can_share_batches() const override {
+    return options_.selection == "per_image" && !options_.published_reshape;
+  }
   void state(State& s) override {
     head_.state(s);
     s("g_prompt", general_);

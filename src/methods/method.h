@@ -76,6 +76,10 @@ class Method {
   /// Logits of every class of the stream [B, C]; the caller looks at the seen ones only.
   virtual torch::Tensor predict(const Batch& batch) = 0;
   virtual void end_task(const Task&) {}
+  /// Whether several processes may each take a part of every batch: the loss is a mean over images
+  /// (and of what depends on none), an image's logits depend on no other, and nothing else is
+  /// learned from a batch.
+  virtual bool can_share_batches() const { return false; }
   /// Everything the method carries from task to task and needs to go on in the middle of one.
   virtual void state(State& s) = 0;
 };

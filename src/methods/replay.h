@@ -34,6 +34,7 @@ class ReplayMethod : public HeadMethod {
     to_store_ = static_cast<int64_t>(task.train.size());
   }
   void after_step() override;
+  bool can_share_batches() const override { return false; }  // the buffer is filled from batches
   void state(State& s) override;
 
  protected:

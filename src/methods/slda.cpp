@@ -114,6 +114,7 @@ class Slda final : public Method {
         lda_(context.num_classes, features_.dim(), options.skip_first, context.device) {}
 
   std::vector<torch::Tensor> parameters() override { return {}; }
+  bool can_share_batches() const override { return true; }
   torch::Tensor loss(const Batch&) override { return torch::zeros({}); }
 
   void end_task(const Task& task) override {

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <ctime>
 
+#include "core/error.h"
 #include "data/dataset.h"
 #include "data/stream.h"
 #include "revision.h"
@@ -42,11 +43,20 @@ Json make_head(const Config& config, const Learner& learner, const Dataset& trai
                        {"train_images", train.size()},
                        {"test_images", test.size()},
                        {"fingerprint", train.fingerprint() + "-" + test.fingerprint()}};
-  return {
+  Json head{
       {"name", config.name},        {"rep", {{"version", REP_VERSION}, {"revision", REP_REVISION}}},
       {"libtorch", TORCH_VERSION},  {"device", describe_device(learner.device)},
       {"started", now_utc()},       {"config", to_json(config)},
       {"inputs", std::move(inputs)}};
+  if (learner.world->size() > 1) {
+    head["device"]["processes"] = learner.world->size();
+    head["device"]["note"] = "costs are those of the first process";
+  }
+  if (config.train.seconds > 0) {
+    head["notes"] = {
+        "train.seconds ends a task by the clock: another run takes another number of steps"};
+  }
+  return head;
 }
 
 std::string resume_line(bool found, const Result& result, const Position& position,
@@ -65,6 +75,10 @@ double percent(int64_t correct, int64_t images) {
 
 Result run_experiment(const Config& config, const RunOptions& options, Progress& progress) {
   const torch::Device device = choose_device(config.device);
+  if (!device.is_cpu() && !config.memory_limit.empty()) {
+    throw Error("memory_limit: only the CPU's tensors are counted, and this run computes on " +
+                device.str() + "; leave it out, or set device: cpu");
+  }
   seed_everything(config.seed);
 
   // What there is to learn, and in what order: a function of data set and seed, never of the
@@ -76,7 +90,8 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
   if (joint) give_all_training_to_the_last_task(stream);
 
   // Who learns it, and where it is kept. From here on a kill loses nothing that was saved.
-  Learner learner(config, stream, *train, device, options.output);
+  Learner learner(config, stream, *train, device, options.world->writes() ? options.output : "");
+  learner.join(options.world, config);
   learner.efficiency->remember_test_queries(test->size());
   for (const auto& [name, input] : learner.inputs.items()) {
     if (input.contains("warning")) progress.warn(name + ": " + input["warning"].get<std::string>());
@@ -85,12 +100,14 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
   if (!config.eval.offline_result.empty()) {
     result.set_offline(read_offline_result(config.eval.offline_result, stream));
   }
-  RunFolder folder(options.output, options.resume, config);
+  RunFolder folder(options.output, options.resume, config, options.world->writes());
   Position position;
   if (options.resume) {
     const bool found = folder.restore(learner, position, result);
     progress.info(resume_line(found, result, position, options.output));
   }
+  options.world->expect_equal({torch::tensor({position.task, position.iteration})},
+                              "the positions to go on from");
 
   const auto last_task = static_cast<int64_t>(stream.tasks.size()) - 1;
   while (position.task <= last_task) {
@@ -109,14 +126,19 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
           [&](Optimizer& optimizer, const StepReport* report) {
             if (report) folder.log_step(*report);
             folder.save_if_due(learner, position, result, optimizer);
+            if (!is_over_memory_limit(config)) return;
+            folder.save(learner, position, result, &optimizer);
+            enforce_memory_limit(config, Phase::kStep);
           },
           result, progress);
       learner.method->end_task(task);
+      options.world->expect_equal(learner.method->parameters(), "the parameters after a task");
       // The task's images are never seen again by the learner past this line: only what the method
       // itself stored.
       result.finish_training(position.iteration, learner.efficiency->log(), learner.state_bytes());
       position.trained = true;
       folder.save(learner, position, result, nullptr);
+      enforce_memory_limit(config, Phase::kStep);
     }
 
     // One pass over every task seen so far gives both matrices' next row. Joint learning has only

@@ -1,16 +1,19 @@
 #pragma once
 
+#include <memory>
 #include <string>
 
 #include "core/config.h"
 #include "core/progress.h"
 #include "run/result.h"
+#include "tensor/world.h"
 
 namespace rep {
 
 struct RunOptions {
   std::string output;  // the run's folder
   bool resume = false;
+  std::shared_ptr<World> world = std::make_shared<World>();  // the run's processes
 };
 
 /// Runs one experiment from beginning to end, or from where its checkpoint left off. `config` has

@@ -11,6 +11,7 @@
 #include "methods/method.h"
 #include "nn/efficiency.h"
 #include "nn/vit.h"
+#include "tensor/world.h"
 
 namespace rep {
 
@@ -26,8 +27,12 @@ struct Learner {
   std::unique_ptr<Efficiency> efficiency;
   std::unique_ptr<TaskImages> images;
   std::unique_ptr<Method> method;
+  std::shared_ptr<World> world = std::make_shared<World>();  // who learns beside this process
   Json inputs;  // "weights", and "query_weights" when there is a query model
 
+  /// Learns beside the other processes of `world`. Throws Error where that would not come to the
+  /// same as one process.
+  void join(std::shared_ptr<World> processes, const Config& config);
   /// From a stored image to the network's input.
   Transform transform(const Config& config, bool train) const;
   /// What is carried from task to task.

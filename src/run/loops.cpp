@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "core/bytes.h"
 #include "core/error.h"
 #include "core/interrupt.h"
 #include "data/loader.h"
@@ -35,7 +36,53 @@ Batch to_device(const Batch& batch, const torch::Device& device) {
   return {batch.images.to(device), batch.labels.to(device), batch.indices};
 }
 
+// This process's images of a batch; one that counts nothing where there are fewer than processes.
+struct Share {
+  Batch batch;
+  double weight = 1;  // in the mean over the whole batch
+};
+
+Share share_of(const Batch& whole, const World& world) {
+  if (world.size() == 1) return {whole, 1};
+  const auto [first, last] = world.part_of(whole.size());
+  const int64_t begin = std::min(first, whole.size() - 1),
+                images = std::max<int64_t>(last - first, 1);
+  return {{whole.images.narrow(0, begin, images), whole.labels.narrow(0, begin, images),
+           whole.indices.narrow(0, begin, images)},
+          static_cast<double>(last - first) / static_cast<double>(whole.size())};
+}
+
+// Gradients and loss become those of the whole batch, and an interrupt of one process one of all:
+// they stop after the same step. Returns the loss.
+torch::Tensor average(World& world, const std::vector<torch::Tensor>& parameters, double weight,
+                      const torch::Tensor& loss) {
+  const std::vector<double> sums = world.average_gradients(
+      parameters, weight, {weight * loss.item<double>(), signal_arrived() ? 1.0 : 0.0});
+  if (sums[1] > 0) interrupt();
+  return torch::tensor(sums[0], torch::kDouble);
+}
+
+bool is_used_up(const TrainConfig& budget, const Position& position) {
+  return (budget.macs > 0 && static_cast<double>(position.macs) >= budget.macs) ||
+         (budget.seconds > 0 && position.seconds >= budget.seconds);
+}
+
 }  // namespace
+
+bool is_over_memory_limit(const Config& config) {
+  const int64_t limit = parse_bytes(config.memory_limit, "memory_limit");
+  return limit > 0 && peak_tensor_bytes() > limit;
+}
+
+void enforce_memory_limit(const Config& config, Phase phase) {
+  if (!is_over_memory_limit(config)) return;
+  const bool testing = phase == Phase::kEval;
+  throw Error("memory_limit: tensors took " + std::to_string(peak_tensor_bytes()) + " bytes in " +
+              (testing ? "testing" : "training") + ", more than the " + config.memory_limit +
+              " allowed; take a smaller " + (testing ? "eval" : "train") + ".batch_size" +
+              (testing ? "" : ", backbone.recompute or token merging") +
+              " (rep plan says what that saves), or raise memory_limit and go on with --resume");
+}
 
 int64_t steps_of_task(const TrainConfig& config, int64_t images) {
   const int64_t steps = images == 0 ? 0 : config.epochs * batches(images, config);
@@ -61,7 +108,10 @@ void train_task(Learner& learner, const Dataset& data, const Task& task, int64_t
   const int64_t per_epoch = batches(images, config.train);
   progress.begin_task(task.index, tasks, steps, position.iteration);
 
-  while (position.iteration < steps) {
+  const auto over = [&] {
+    return position.iteration == steps || is_used_up(config.train, position);
+  };
+  while (!over()) {
     const int64_t epoch = position.iteration / per_epoch;
     const auto keys = [](int64_t key) { return static_cast<uint64_t>(key); };
     Loader::Options options;
@@ -79,13 +129,16 @@ void train_task(Learner& learner, const Dataset& data, const Task& task, int64_t
     const double lr = scheduled_lr(config.train, epoch);
     optimizer.set_lr(lr);
 
-    while (position.iteration < steps) {
+    while (!over()) {
       const auto start = std::chrono::steady_clock::now();
+      const int64_t macs_before = macs_so_far();
       Batch batch;
+      Share share;
       {
         const PhaseScope phase(Phase::kDataWait);
         if (!loader.next(batch)) break;
-        batch = to_device(batch, learner.device);
+        share = share_of(batch, *learner.world);
+        share.batch = to_device(share.batch, learner.device);
       }
       torch::Tensor loss;
       {
@@ -93,11 +146,14 @@ void train_task(Learner& learner, const Dataset& data, const Task& task, int64_t
         learner.efficiency->set_time(
             {config.seed, task.index, position.iteration, position.total_iterations});
         optimizer.zero_grad();
-        loss = method.loss(batch);
+        loss = method.loss(share.batch);
       }
       {
         const PhaseScope phase(Phase::kBackward);
         loss.backward();
+        if (learner.world->size() > 1) {
+          loss = average(*learner.world, optimizer.parameters(), share.weight, loss);
+        }
         method.after_backward();
       }
       {
@@ -110,8 +166,13 @@ void train_task(Learner& learner, const Dataset& data, const Task& task, int64_t
       }
       ++position.iteration;
       ++position.total_iterations;
+      position.macs += macs_so_far() - macs_before;
+      const auto seconds = [&] {
+        return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      };
+      position.seconds += seconds();
       // On a GPU reading the loss waits for the step, so there only now and then.
-      const bool log = position.iteration % kLogInterval == 0 || position.iteration == steps;
+      const bool log = position.iteration % kLogInterval == 0 || over();
       StepReport report{task.index, epoch, position.iteration, 0, lr};
       if (log || learner.device.is_cpu()) {
         report.loss = loss.item<double>();
@@ -125,8 +186,7 @@ void train_task(Learner& learner, const Dataset& data, const Task& task, int64_t
         }
         progress.step(position.iteration, batch.size(), report.loss);
       }
-      result.add_step_seconds(
-          std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+      result.add_step_seconds(seconds());
       after_step(optimizer, log ? &report : nullptr);
     }
   }
@@ -141,13 +201,19 @@ Correct evaluate(Learner& learner, const Dataset& data, const Task& task, int64_
   Loader::Options options;
   options.batch_size = config.eval.batch_size;
   options.workers = config.train.workers;
-  Loader loader(data, task.test, learner.transform(config, /*train=*/false), options);
+  const auto [first, last] = learner.world->part_of(static_cast<int64_t>(task.test.size()));
+  Loader loader(data, {task.test.begin() + first, task.test.begin() + last},
+                learner.transform(config, /*train=*/false), options);
   Correct correct;
   torch::Tensor class_hits = torch::zeros({}, torch::device(learner.device).dtype(torch::kLong));
   torch::Tensor task_hits = class_hits.clone();
+  const auto stop_if_told = [] {
+    if (interrupted()) throw Interrupted("stopped while testing; the task's training is saved");
+  };
+  stop_if_told();  // here also a process without images
   Batch batch;
   while (loader.next(batch)) {
-    if (interrupted()) throw Interrupted("stopped while testing; the task's training is saved");
+    stop_if_told();
     batch = to_device(batch, learner.device);
     const torch::Tensor logits = learner.method->predict(batch);
     class_hits += logits.narrow(1, 0, seen).argmax(1).eq(batch.labels).sum();
@@ -157,9 +223,15 @@ Correct evaluate(Learner& learner, const Dataset& data, const Task& task, int64_
                      .eq(batch.labels)
                      .sum();
     correct.images += batch.size();
+    enforce_memory_limit(config, Phase::kEval);
   }
-  correct.class_incremental = class_hits.item<int64_t>();
-  correct.task_incremental = task_hits.item<int64_t>();
+  torch::Tensor all = torch::tensor({class_hits.item<int64_t>(), task_hits.item<int64_t>(),
+                                     correct.images, static_cast<int64_t>(signal_arrived())});
+  learner.world->sum(all);
+  if (all[3].item<int64_t>() > 0) interrupt();  // before the next task's test, or after a step
+  correct.class_incremental = all[0].item<int64_t>();
+  correct.task_incremental = all[1].item<int64_t>();
+  correct.images = all[2].item<int64_t>();
   return correct;
 }
 

@@ -20,11 +20,15 @@ struct Position {
   int64_t iteration = 0;         // steps done in this task
   int64_t total_iterations = 0;  // in all tasks
   bool trained = false;          // this task's training is over, its test is not
+  int64_t macs = 0;              // what the steps done in this task took: multiply-accumulates
+  double seconds = 0;            // and time
   void state(State& s) {
     s("task", task);
     s("iteration", iteration);
     s("total_iterations", total_iterations);
     s("trained", trained);
+    s("macs", macs);
+    s("seconds", seconds);
   }
 };
 
@@ -38,7 +42,8 @@ struct StepReport {
 /// null between log intervals.
 using AfterStep = std::function<void(Optimizer& optimizer, const StepReport* report)>;
 
-/// Steps that a task of `images` training images takes: epochs, cut at `iterations`.
+/// Steps that a task of `images` training images takes: epochs, cut at `iterations`. A budget of
+/// MACs or seconds may end it before.
 int64_t steps_of_task(const TrainConfig& config, int64_t images);
 
 /// Trains one task of `tasks` from `position.iteration` on; the only backward and step of the
@@ -48,6 +53,11 @@ int64_t steps_of_task(const TrainConfig& config, int64_t images);
 void train_task(Learner& learner, const Dataset& data, const Task& task, int64_t tasks,
                 const Config& config, Position& position, std::function<void(Optimizer&)> restore,
                 const AfterStep& after_step, Result& result, Progress& progress);
+
+/// Whether CPU tensors held more than config.memory_limit since the last reset of their peak.
+bool is_over_memory_limit(const Config& config);
+/// Throws Error saying what to change, in training or (`phase` kEval) in testing, when they did.
+void enforce_memory_limit(const Config& config, Phase phase);
 
 /// Correct answers among `task`'s test images: against the classes [0, seen) and against the task's
 /// own.

@@ -34,6 +34,9 @@ Json identity(const Config& config) {
     identity[key] = whole[key];
   }
   for (const char* key : {"workers", "checkpoint_seconds"}) identity["train"].erase(key);
+  for (const char* key : {"macs", "seconds"}) {  // weights from before there were budgets stay good
+    if (identity["train"][key] == 0.0) identity["train"].erase(key);
+  }
   return identity;
 }
 
@@ -101,8 +104,9 @@ Pretrained pretrain(const Config& config, const std::string& path, Progress& pro
   costs.begin_task(all, train->class_names());
   train_task(
       learner, *train, all, /*tasks=*/1, config, position, {},
-      [](Optimizer&, const StepReport*) {
+      [&](Optimizer&, const StepReport*) {
         if (interrupted()) throw Interrupted("stopped while pretraining; nothing was written");
+        enforce_memory_limit(config, Phase::kStep);
       },
       costs, progress);
   learner.method->end_task(all);

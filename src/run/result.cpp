@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
+#include <numeric>
 
 namespace rep {
 
@@ -26,6 +27,17 @@ double train_seconds(const PhaseCost& cost) {
   return total;
 }
 
+// Joules of training and testing, as seconds are told apart; null where they were not measured.
+Json joules_json(const PhaseCost& cost) {
+  const auto joules = [&](Phase phase) { return cost.joules[static_cast<size_t>(phase)]; };
+  const double total = std::accumulate(cost.joules.begin(), cost.joules.end(), 0.0);
+  if (std::isnan(total)) return nullptr;
+  return {{"train", total - joules(Phase::kEval)}, {"eval", joules(Phase::kEval)},
+          {"data_wait", joules(Phase::kDataWait)}, {"select", joules(Phase::kSelect)},
+          {"forward", joules(Phase::kForward)},    {"backward", joules(Phase::kBackward)},
+          {"step", joules(Phase::kStep)}};
+}
+
 // What total and each entry of per_task have in common. Products outside the named phases (a
 // method's work at a task's begin and end) count as forward: nothing executed is left out.
 Json phase_json(const PhaseCost& cost) {
@@ -45,6 +57,11 @@ Json phase_json(const PhaseCost& cost) {
                     {"backward", backward}}},
                   {"eval", eval}};
   json["flops"] = 2 * total_macs(cost);
+  json["energy_by_phase"] = joules_json(cost);
+  json["energy_joules"] = json["energy_by_phase"].is_null()
+                              ? Json(nullptr)
+                              : Json(json["energy_by_phase"]["train"].get<double>() +
+                                     json["energy_by_phase"]["eval"].get<double>());
   return json;
 }
 
@@ -83,12 +100,17 @@ double median(std::vector<double> values) {
 void TaskCost::state(State& s) {
   Json json{{"seconds", phases.seconds},
             {"macs", phases.macs},
+            {"joules", phases.joules},
             {"peak_tensor_bytes", peak_tensor_bytes},
             {"cuda_peak_bytes", cuda_peak_bytes},
             {"state_bytes", state_bytes}};
   s("cost", json);
   json.at("seconds").get_to(phases.seconds);
   json.at("macs").get_to(phases.macs);
+  for (size_t i = 0; i < phases.joules.size(); ++i) {
+    const Json& joules = json.at("joules").at(i);  // a checkpoint's null: not measured
+    phases.joules[i] = joules.is_null() ? std::nan("") : joules.get<double>();
+  }
   json.at("peak_tensor_bytes").get_to(peak_tensor_bytes);
   json.at("cuda_peak_bytes").get_to(cuda_peak_bytes);
   json.at("state_bytes").get_to(state_bytes);
@@ -157,8 +179,10 @@ Json Result::cost_json() const {
   total["peak_tensor_bytes"] = peak;
   total["peak_rss_bytes"] = peak_rss_bytes();
   total["cuda_peak_bytes"] = bytes_or_null(cuda_peak);
-  total["energy_joules"] = nullptr;
-  total["energy_source"] = "none: energy is not measured by this version";
+  const std::string source = energy_source();
+  const bool lost = total["energy_joules"].is_null() && source.rfind("none", 0) != 0;
+  total["energy_source"] =
+      lost ? "none: a part of the run was not measured (" + source + ")" : source;
 
   const auto per_step = [&](int64_t count) {
     return steps.steps == 0 ? 0.0 : static_cast<double>(count) / static_cast<double>(steps.steps);

@@ -31,12 +31,14 @@ std::string first_difference(const Json& was, const Json& is, const std::string&
 
 }  // namespace
 
-RunFolder::RunFolder(std::string path, bool resume, const Config& config)
+RunFolder::RunFolder(std::string path, bool resume, const Config& config, bool writes)
     : path_(std::move(path)),
+      writes_(writes),
       config_(what_counts(config)),
       checkpoint_seconds_(config.train.checkpoint_seconds),
       booked_(metered()),
       last_save_(std::chrono::steady_clock::now()) {
+  if (!writes_) return;
   namespace fs = std::filesystem;
   make_directories(path_ + "/checkpoint");
   if (resume) return;
@@ -94,7 +96,7 @@ bool RunFolder::restore(Learner& learner, Position& position, Result& result) {
   }
   // Lines of steps that will be taken again.
   std::error_code failed;
-  if (std::filesystem::exists(metrics_path())) {
+  if (writes_ && std::filesystem::exists(metrics_path())) {
     std::filesystem::resize_file(metrics_path(), static_cast<uintmax_t>(metrics_bytes_), failed);
   }
   if (failed) throw Error(metrics_path() + ": cannot be cut: " + failed.message());
@@ -112,6 +114,7 @@ void RunFolder::book(Result& result) {
 
 void RunFolder::save(Learner& learner, Position& position, Result& result, Optimizer* optimizer) {
   book(result);
+  if (!writes_) return;
   State state;
   state("config", config_);
   state("inputs", learner.inputs);
@@ -134,10 +137,11 @@ void RunFolder::save_if_due(Learner& learner, Position& position, Result& result
 }
 
 void RunFolder::write_result(const Result& result) {
-  write_file_atomically(result_path(), result.to_json().dump(1) + "\n");
+  if (writes_) write_file_atomically(result_path(), result.to_json().dump(1) + "\n");
 }
 
 void RunFolder::log_step(const StepReport& report) {
+  if (!writes_) return;
   const Json line{{"task", report.task},
                   {"epoch", report.epoch},
                   {"iteration", report.iteration},

@@ -21,7 +21,8 @@ class RunFolder {
  public:
   /// Makes the folder. With `resume` false, a folder that holds an unfinished run is refused and a
   /// finished result is kept as result.previous.json. Throws Error.
-  RunFolder(std::string path, bool resume, const Config& config);
+  /// A process that does not write (`writes` false) reads what another one wrote.
+  RunFolder(std::string path, bool resume, const Config& config, bool writes = true);
 
   /// Reads the checkpoint, when there is one, into the parts of the run; false when there is none.
   /// Throws Error when it was made with another configuration or by another version's layout.
@@ -46,6 +47,7 @@ class RunFolder {
   std::string metrics_path() const { return path_ + "/metrics.jsonl"; }
 
   std::string path_;
+  bool writes_;
   Json config_;  // what may not differ between a run and its resume
   double checkpoint_seconds_;
   int64_t metrics_bytes_ = 0;

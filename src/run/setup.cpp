@@ -2,6 +2,7 @@
 
 #include <regex>
 
+#include "core/bytes.h"
 #include "core/error.h"
 #include "methods/method.h"
 #include "nn/layer_dropping.h"
@@ -47,6 +48,7 @@ Config read_experiment(const std::string& path, const std::vector<std::string>& 
 }
 
 void resolve_sections(Config& config) {
+  parse_bytes(config.memory_limit, "memory_limit");
   config.dataset.effective =
       Registry<DatasetKind>::get().at(config.dataset.name).value.options(config.dataset);
   config.method.effective =
@@ -125,6 +127,26 @@ Learner::Learner(const Config& config, const Stream& stream, const Dataset& trai
           .at(config.method.name)
           .value.make({config.method, backbone, *efficiency, *images, stream.num_classes(),
                        static_cast<int64_t>(stream.tasks.size()), config.seed, device, folder});
+}
+
+void Learner::join(std::shared_ptr<World> processes, const Config& config) {
+  world = std::move(processes);
+  if (world->size() == 1) return;
+  const std::string several = std::to_string(world->size()) + " processes";
+  if (!method->can_share_batches()) {
+    throw Error("method: " + config.method.name +
+                ", with these options, learns from whole batches, which " + several +
+                " cannot share; run one process");
+  }
+  if (!backbone->buffers().empty() && config.backbone.trainable != "none") {
+    throw Error("backbone: the batch norms of " + config.backbone.name +
+                " need whole batches, which " + several +
+                " cannot share; run one process, or freeze the backbone");
+  }
+  if (config.train.macs > 0 || config.train.seconds > 0) {
+    throw Error("train: budgets of macs and seconds would end in different steps in " + several +
+                "; take train.iterations");
+  }
 }
 
 Transform Learner::transform(const Config& config, bool train) const {

@@ -49,8 +49,8 @@ torch::Device choose_device(const std::string& name) {
   return torch::Device(torch::kCUDA, static_cast<c10::DeviceIndex>(index));
 }
 
-int64_t set_threads(int64_t threads) {
-  if (threads <= 0) threads = std::max(1u, std::thread::hardware_concurrency());
+int64_t set_threads(int64_t threads, int64_t processes) {
+  if (threads <= 0) threads = std::max<int64_t>(1, std::thread::hardware_concurrency() / processes);
   g_threads = threads;
   at::set_num_threads(static_cast<int>(threads));
   // OpenBLAS's pthread build has a pool of its own that LibTorch's setting does not reach.

@@ -12,9 +12,10 @@ namespace rep {
 /// auto | cpu | cuda | cuda:i. Throws Error when that device is not there.
 torch::Device choose_device(const std::string& name);
 
-/// All cores (0) or `threads`, once, before the first tensor: LibTorch's intra-op pool and
-/// OpenBLAS's own (they default to 1 and to all CPUs). Returns the number set.
-int64_t set_threads(int64_t threads);
+/// All cores (0; this process's part of them, where there are several `processes`) or `threads`,
+/// once, before the first tensor: LibTorch's intra-op pool and OpenBLAS's own (they default to 1
+/// and to all CPUs). Returns the number set.
+int64_t set_threads(int64_t threads, int64_t processes = 1);
 
 /// LibTorch's default generators, CPU and CUDA.
 void seed_everything(int64_t seed);

@@ -8,8 +8,12 @@
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <limits>
+#include <mutex>
+#include <thread>
 #include <unordered_map>
 
+#include "core/energy.h"
 #include "tensor/torch.h"
 
 namespace rep {
@@ -188,13 +192,59 @@ class CountingAllocator final : public c10::Allocator {
   static inline c10::DeleterFnPtr base_delete_ = nullptr;
 };
 
-// ---- phases ----
+// ---- joules: the machine's sensors ----
 
 using Clock = std::chrono::steady_clock;
+
+double seconds_since_boot() {
+  return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
+}
+
+// Joules so far. A thread of its own reads when nobody asks: power has to be integrated, and
+// counters begin anew.
+class EnergySampler {
+ public:
+  EnergySampler() : meter_(options()), last_(seconds_since_boot()) {
+    if (!meter_.measures()) return;
+    joules_ = 0;
+    std::thread([this] {
+      while (true) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(100));
+        joules();
+      }
+    }).detach();  // lives as long as the process, as the sampler does
+  }
+  double joules() {
+    if (!meter_.measures()) return joules_;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const double now = seconds_since_boot();
+    if (now - last_ < 0.02) return joules_;
+    last_ = now;
+    return joules_ = meter_.joules(now);
+  }
+  const std::string& source() const { return meter_.source(); }
+
+ private:
+  static EnergyMeter::Options options() {
+    EnergyMeter::Options options;
+    if (!torch::cuda::is_available()) options.nvml = "";  // a GPU that does not compute
+    options.now = seconds_since_boot();
+    return options;
+  }
+  EnergyMeter meter_;
+  std::mutex mutex_;
+  double last_, joules_ = std::numeric_limits<double>::quiet_NaN();
+};
+
+EnergySampler* g_energy = nullptr;
+
+// ---- phases ----
+
 PhaseCost g_cost;
 Phase g_phase = Phase::kOther;
 Clock::time_point g_since = Clock::now();
 int64_t g_macs_since = 0;
+double g_joules_since = 0;
 
 // Books what passed since the last change on the phase that was open.
 void settle() {
@@ -203,6 +253,9 @@ void settle() {
   const auto i = static_cast<size_t>(g_phase);
   g_cost.seconds[i] += std::chrono::duration<double>(now - g_since).count();
   g_cost.macs[i] += macs - g_macs_since;
+  const double joules = g_energy ? g_energy->joules() : std::numeric_limits<double>::quiet_NaN();
+  g_cost.joules[i] += joules - g_joules_since;
+  g_joules_since = joules;
   g_since = now;
   g_macs_since = macs;
 }
@@ -213,6 +266,7 @@ PhaseCost& PhaseCost::operator+=(const PhaseCost& other) {
   for (size_t i = 0; i < kPhases; ++i) {
     seconds[i] += other.seconds[i];
     macs[i] += other.macs[i];
+    joules[i] += other.joules[i];
   }
   return *this;
 }
@@ -222,6 +276,7 @@ PhaseCost PhaseCost::operator-(const PhaseCost& earlier) const {
   for (size_t i = 0; i < kPhases; ++i) {
     difference.seconds[i] -= earlier.seconds[i];
     difference.macs[i] -= earlier.macs[i];
+    difference.joules[i] -= earlier.joules[i];
   }
   return difference;
 }
@@ -233,6 +288,7 @@ void install_meter() {
     at::addGlobalCallback(at::RecordFunctionCallback(on_start, on_end)
                               .needsInputs(true)
                               .scopes({at::RecordScope::FUNCTION}));
+    g_energy = new EnergySampler;  // never deleted: its thread reads to the end
     return true;
   }();
   (void)installed;
@@ -251,6 +307,10 @@ PhaseScope::~PhaseScope() {
 PhaseCost metered() {
   settle();
   return g_cost;
+}
+
+std::string energy_source() {
+  return g_energy ? g_energy->source() : "none: the meter is not installed";
 }
 
 int64_t macs_so_far() { return g_macs.load(); }

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <string>
 
 #include "core/json.h"
 
@@ -11,10 +12,12 @@ namespace rep {
 enum class Phase : int { kOther, kDataWait, kSelect, kForward, kBackward, kStep, kEval };
 constexpr int kPhases = 7;
 
-/// Exclusive seconds and multiply-accumulates by phase.
+/// Exclusive seconds, multiply-accumulates and joules by phase. Joules are not numbers where they
+/// were not measured, and neither is any sum with them.
 struct PhaseCost {
   std::array<double, kPhases> seconds{};
   std::array<int64_t, kPhases> macs{};
+  std::array<double, kPhases> joules{};
   PhaseCost& operator+=(const PhaseCost& other);
   PhaseCost operator-(const PhaseCost& earlier) const;
 };
@@ -22,8 +25,11 @@ struct PhaseCost {
 /// Counts what LibTorch really runs: MACs of the matrix products and convolutions (RecordFunction;
 /// element-wise work is not counted, as is the field's habit) and the bytes of CPU tensors (an
 /// allocator with a header in front of every block). Process-wide, because both hooks are. Install
-/// once, before the first tensor.
+/// once, before the first tensor. Energy is the machine's (core/energy.h), read at most every 20
+/// ms: shorter phases share it as their times fall.
 void install_meter();
+/// What the joules come from, or "none: " and why there are none.
+std::string energy_source();
 
 /// From construction to destruction, time and MACs go to `phase`; the enclosing scope's clock
 /// stands still meanwhile. Inside Phase::kEval nested scopes change nothing. Only one thread opens

@@ -1,0 +1,228 @@
+#include "run/plan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/bytes.h"
+#include "core/error.h"
+#include "data/dataset.h"
+#include "nn/vit.h"
+#include "run/pretrain.h"
+#include "run/rehearsal.h"
+#include "tensor/device.h"
+#include "tensor/torch.h"
+
+namespace rep {
+
+namespace {
+
+constexpr int64_t kMemorySteps = 2;  // an optimiser has its state from the second on
+
+// ---- what stands in for files that are not there ----
+
+void stand_in_for_weights(std::string& weights, const std::string& key,
+                          std::vector<std::string>& notes) {
+  std::error_code ignored;
+  if (weights.empty() || weights == "random" || std::filesystem::exists(weights, ignored)) return;
+  notes.push_back(key + ": " + weights + " is not there; random weights cost the same");
+  weights = "random";
+}
+
+void stand_in_for_pretraining(Config& config, std::vector<std::string>& notes) {
+  const std::string asked = config.backbone.weights;
+  resolve_pretrained(config, nullptr);
+  if (asked != "random" && config.backbone.weights == "random") {
+    notes.push_back("backbone.weights: " + asked +
+                    " is not made yet; random weights cost the same");
+  }
+}
+
+void stand_in_for_images(Config& config, std::vector<std::string>& notes) {
+  try {
+    open_dataset(config.dataset, Split::kTrain, config.seed);
+    open_dataset(config.dataset, Split::kTest, config.seed);
+  } catch (const Error& error) {
+    if (config.dataset.name != "cifar100") {
+      throw Error(std::string(error.what()) +
+                  "; to plan without the images, --set 'dataset={name: synthetic, classes: N, "
+                  "train_per_class: N, test_per_class: N}'");
+    }
+    notes.emplace_back(
+        "dataset: CIFAR-100 is not there; 100 classes of 500 and 100 computed pictures stand in");
+    YAML::Node node(YAML::NodeType::Map);
+    node["name"] = "synthetic";
+    node["classes"] = 100;
+    node["train_per_class"] = 500;
+    node["test_per_class"] = 100;
+    node["image_size"] = 32;
+    for (const char* limit : {"limit_train", "limit_test"}) {
+      node[limit] = config.dataset.effective.value(limit, int64_t{0});
+    }
+    config.dataset = Section{"synthetic", node, config.dataset.where, {}};
+    config.dataset.effective =
+        Registry<DatasetKind>::get().at("synthetic").value.options(config.dataset);
+  }
+}
+
+// ---- what to change ----
+
+struct Change {
+  std::vector<std::string> set;  // as --set takes it
+  Config config;
+  Forecast forecast;
+};
+
+class Advice {
+ public:
+  Advice(const Config& config, const Forecast& forecast, int64_t limit)
+      : limit_(limit), base_{{}, config, forecast} {}
+
+  Json proposals() {
+    if (base_.forecast.peak.test > limit_) {
+      if (!shrink(base_, "eval.batch_size", &Config::eval, &Forecast::Peaks::test)) return json_;
+      if (fits(base_)) {
+        add(base_);
+        return json_;
+      }
+    }
+    Change smaller = base_;
+    if (shrink(smaller, "train.batch_size", &Config::train, &Forecast::Peaks::train)) add(smaller);
+    Change all = base_;
+    const auto try_it = [&](const std::string& set, auto&& change) {
+      Change one = base_;
+      one.set.push_back(set);
+      change(one.config);
+      one.forecast = rehearse(one.config, kMemorySteps, /*memory_only=*/true);
+      if (one.forecast.peak.highest() >= base_.forecast.peak.highest()) return;
+      add(one);
+      all.set.push_back(set);
+      change(all.config);
+    };
+    if (Registry<VitOptions>::get().entries().count(base_.config.backbone.name) == 0) return json_;
+    if (!base_.config.backbone.recompute) {
+      try_it("backbone.recompute=true", [](Config& c) { c.backbone.recompute = true; });
+    }
+    if (base_.config.efficiency.token_merging.kind == "none") {
+      try_it("efficiency.token_merging={kind: atom, n: 8}",
+             [](Config& c) { c.efficiency.token_merging.kind = "atom"; });
+    } else {
+      const int64_t n = 2 * base_.config.efficiency.token_merging.n;
+      try_it("efficiency.token_merging.n=" + std::to_string(n),
+             [n](Config& c) { c.efficiency.token_merging.n = n; });
+    }
+    if (base_.config.precision == "fp32" && base_.config.backbone.trainable == "none") {
+      try_it("precision=bf16", [](Config& c) { c.precision = "bf16"; });
+    }
+    if (!any_fits_ && all.set.size() > base_.set.size() + 1) {
+      all.forecast = rehearse(all.config, kMemorySteps, /*memory_only=*/true);
+      if (!fits(all)) shrink(all, "train.batch_size", &Config::train, &Forecast::Peaks::train);
+      add(all);
+    }
+    return json_;
+  }
+
+ private:
+  bool fits(const Change& change) const { return change.forecast.peak.highest() <= limit_; }
+
+  void add(const Change& change) {
+    any_fits_ |= fits(change);
+    json_.push_back({{"set", change.set},
+                     {"peak_tensor_bytes", change.forecast.peak.highest()},
+                     {"fits", fits(change)}});
+  }
+
+  // Makes a batch as large as fits: a batch's memory is nearly a line, and two rehearsals give one
+  // to start from. False when a batch of one image does not change enough.
+  template <class Part>
+  bool shrink(Change& change, const std::string& key, Part Config::*part,
+              int64_t Forecast::Peaks::*peak) {
+    const int64_t whole = (change.config.*part).batch_size;
+    if (whole == 1) return false;
+    Change tried = change;
+    const auto rehearse_with = [&](int64_t batch) {
+      (tried.config.*part).batch_size = batch;
+      tried.forecast = rehearse(tried.config, kMemorySteps, /*memory_only=*/true);
+      return tried.forecast.peak.*peak;
+    };
+    int64_t batch = whole / 2;
+    int64_t taken = rehearse_with(batch);
+    const double slope = static_cast<double>(change.forecast.peak.*peak - taken) /
+                         static_cast<double>(whole - batch);
+    if (slope <= 0) return false;
+    // A hundredth of room, since it is nearly a line only.
+    const double line = static_cast<double>(batch) +
+                        (0.99 * static_cast<double>(limit_) - static_cast<double>(taken)) / slope;
+    const int64_t guess = std::clamp<int64_t>(static_cast<int64_t>(std::floor(line)), 1, whole - 1);
+    if (guess != batch) taken = rehearse_with(batch = guess);
+    if (taken > limit_ && batch > 1)
+      taken = rehearse_with(batch = std::max<int64_t>(1, batch * 3 / 4));
+    if (taken > limit_) return false;
+    tried.set.push_back(key + "=" + std::to_string(batch));
+    change = std::move(tried);
+    return true;
+  }
+
+  int64_t limit_;
+  Change base_;
+  Json json_ = Json::array();
+  bool any_fits_ = false;
+};
+
+}  // namespace
+
+Json plan(const Config& asked, const PlanOptions& options) {
+  Config config = asked;
+  std::vector<std::string> notes;
+  stand_in_for_pretraining(config, notes);
+  stand_in_for_weights(config.backbone.weights, "backbone.weights", notes);
+  stand_in_for_weights(config.efficiency.query_backbone.weights,
+                       "efficiency.query_backbone.weights", notes);
+  stand_in_for_images(config, notes);
+  const int64_t limit = options.memory_limit > 0 ? options.memory_limit
+                                                 : parse_bytes(config.memory_limit, "memory_limit");
+  const bool counted = choose_device(config.device).is_cpu();
+  if (!counted) {
+    notes.emplace_back(
+        "only the CPU's tensors are counted, not the GPU's: whether it fits is not known");
+  }
+  const Forecast forecast = rehearse(config, options.steps);
+  notes.insert(notes.end(), forecast.notes.begin(), forecast.notes.end());
+  const Forecast::Peaks& peak = forecast.peak;
+  const bool judged = limit > 0 && counted;
+  const bool fits = peak.highest() <= limit;
+  Json json{{"config", config.name},
+            {"steps", forecast.steps},
+            {"macs_per_step",
+             forecast.steps == 0 ? 0 : forecast.step_macs / static_cast<double>(forecast.steps)},
+            {"macs_total", forecast.train_macs + forecast.test_macs},
+            {"macs", {{"train", forecast.train_macs}, {"eval", forecast.test_macs}}},
+            {"peak_tensor_bytes", peak.highest()},
+            {"peaks",
+             {{"train", peak.train},
+              {"task_end", peak.task_end},
+              {"eval", peak.test},
+              {"checkpoint", peak.checkpoint}}},
+            {"state_bytes", forecast.state_bytes},
+            {"parameters", forecast.parameters},
+            {"seconds_estimated", forecast.seconds},
+            {"memory_limit", limit > 0 ? Json(limit) : Json(nullptr)},
+            {"fits", judged ? Json(fits) : Json(nullptr)},
+            {"proposals", Json::array()}};
+  if (judged && !fits) {
+    json["proposals"] = Advice(config, forecast, limit).proposals();
+    const bool helps = std::any_of(json["proposals"].begin(), json["proposals"].end(),
+                                   [](const Json& proposal) { return proposal["fits"] == true; });
+    if (!helps)
+      notes.emplace_back(
+          "no change of batches, merging or precision makes it fit; take a smaller backbone");
+  }
+  json["notes"] = notes;
+  return json;
+}
+
+}  // namespace rep

@@ -1,0 +1,78 @@
+#include "run/step_costs.h"
+
+#include <algorithm>
+#include <iterator>
+
+namespace rep {
+
+namespace {
+
+// The mean of steps [first, end) as query, rest and work.
+void mean_of(const std::vector<MeasuredStep>& steps, size_t first, size_t end, Amount& select,
+             Amount& rest, double& work) {
+  if (end - first > 1) ++first;  // buffers and caches are cold, or empty
+  double batches = 0;
+  select = rest = {};
+  work = 0;
+  for (size_t i = first; i < end; ++i) {
+    const auto phase = static_cast<size_t>(Phase::kSelect);
+    const PhaseCost& cost = steps[i].cost;
+    const Amount query{static_cast<double>(cost.macs[phase]), cost.seconds[phase]};
+    select += query;
+    rest += amount_of(cost) + -1 * query;
+    work += steps[i].work * steps[i].share;
+    batches += steps[i].share;
+  }
+  select = 1 / batches * select;
+  rest = 1 / batches * rest;
+  work /= batches;
+}
+
+}  // namespace
+
+Amount& Amount::operator+=(const Amount& other) {
+  macs += other.macs;
+  seconds += other.seconds;
+  return *this;
+}
+
+Amount amount_of(const PhaseCost& cost) {
+  Amount amount;
+  for (const int64_t macs : cost.macs) amount.macs += static_cast<double>(macs);
+  for (const double seconds : cost.seconds) amount.seconds += seconds;
+  return amount;
+}
+
+double tokens_work(const std::vector<int64_t>& tokens, int64_t D) {
+  double work = 0;
+  for (const int64_t n : tokens) work += static_cast<double>(n) * static_cast<double>(6 * D + n);
+  return work;
+}
+
+StepCost mean_step(const std::vector<MeasuredStep>& steps, size_t fresh) {
+  StepCost mean;
+  fresh = std::min(fresh, steps.size());
+  if (fresh > 0) mean_of(steps, 0, fresh, mean.first_select, mean.first_rest, mean.work);
+  if (fresh < steps.size()) {
+    mean_of(steps, fresh, steps.size(), mean.select, mean.rest, mean.work);
+  } else {
+    mean.select = mean.first_select;
+    mean.rest = mean.first_rest;
+  }
+  return mean;
+}
+
+StepCost interpolated(const std::map<int64_t, StepCost>& costs, int64_t task) {
+  const auto above = costs.lower_bound(task);
+  if (above == costs.end()) return std::prev(above)->second;
+  if (above->first == task || above == costs.begin()) return above->second;
+  const auto& [below_task, a] = *std::prev(above);
+  const StepCost& b = above->second;
+  const double u =
+      static_cast<double>(task - below_task) / static_cast<double>(above->first - below_task);
+  return {(1 - u) * a.select + u * b.select, (1 - u) * a.rest + u * b.rest,
+          (1 - u) * a.first_select + u * b.first_select, (1 - u) * a.first_rest + u * b.first_rest,
+          (1 - u) * a.work + u * b.work};
+}
+
+}  // namespace rep

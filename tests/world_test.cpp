@@ -1,0 +1,145 @@
+// Two processes that share a batch learn what one process learns from all of it.
+#include "tensor/world.h"
+
+#include <cstdlib>
+
+#include "core/error.h"
+#include "tests/run_command.h"
+
+namespace rep {
+namespace {
+
+/// Sets variables of the environment, and takes them back.
+class Environment {
+ public:
+  explicit Environment(std::vector<std::pair<std::string, std::string>> variables)
+      : variables_(std::move(variables)) {
+    for (const auto& [name, value] : variables_) setenv(name.c_str(), value.c_str(), 1);
+  }
+  ~Environment() {
+    for (const auto& [name, value] : variables_) unsetenv(name.c_str());
+  }
+
+ private:
+  std::vector<std::pair<std::string, std::string>> variables_;
+};
+
+using Place = std::pair<int64_t, int64_t>;
+
+TEST(World, IsAloneUnlessStartedBesideOthers) {
+  EXPECT_EQ(World::place_from_environment(), Place(0, 1));
+  // What a batch script sees that starts one process in an allocation of four.
+  const Environment batch({{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "4"}});
+  EXPECT_EQ(World::place_from_environment(), Place(0, 1));
+}
+
+TEST(World, TakesItsPlaceFromTorchrunSrunAndMpirun) {
+  {
+    const Environment torchrun({{"RANK", "2"}, {"WORLD_SIZE", "3"}, {"LOCAL_WORLD_SIZE", "3"}});
+    EXPECT_EQ(World::place_from_environment(), Place(2, 3));
+    EXPECT_EQ(World::processes_on_this_machine(), 3);
+  }
+  {
+    const Environment srun({{"SLURM_PROCID", "1"}, {"SLURM_STEP_NUM_TASKS", "4"}});
+    EXPECT_EQ(World::place_from_environment(), Place(1, 4));
+  }
+  {
+    const Environment mpirun({{"OMPI_COMM_WORLD_RANK", "0"}, {"OMPI_COMM_WORLD_SIZE", "2"}});
+    EXPECT_EQ(World::place_from_environment(), Place(0, 2));
+  }
+  const Environment mpich({{"PMI_RANK", "1"}, {"PMI_SIZE", "2"}});
+  EXPECT_EQ(World::place_from_environment(), Place(1, 2));
+}
+
+TEST(World, RefusesAPlaceThatIsNone) {
+  for (const auto& [rank, size] :
+       {std::pair{"2", "2"}, {"-1", "2"}, {"x", "2"}, {"0", "0"}, {"0", "99999999999999999999"}}) {
+    const Environment torchrun({{"RANK", rank}, {"WORLD_SIZE", size}});
+    EXPECT_THROW(World::place_from_environment(), Error) << rank << " of " << size;
+  }
+}
+
+/// Runs `size` processes to their end; the worst exit code, and what all wrote.
+Finished run_together(int size, const std::string& arguments) {
+  static int port = 21000 + static_cast<int>(::getpid()) % 20000;
+  const std::string where = "WORLD_SIZE=" + std::to_string(size) +
+                            " MASTER_PORT=" + std::to_string(++port) + " " REP_EXECUTABLE " ";
+  std::string line = "worst=0; processes=";
+  for (int rank = 0; rank < size; ++rank) {
+    line += "; RANK=" + std::to_string(rank) + " " + where + arguments +
+            " & processes=\"$processes $!\"";
+  }
+  return shell_command(line + "; for p in $processes; do wait $p || worst=$?; done; exit $worst");
+}
+
+std::vector<double> losses(const std::string& folder) {
+  std::vector<double> values;
+  std::ifstream file(folder + "/metrics.jsonl");
+  for (std::string line; std::getline(file, line);) {
+    values.push_back(nlohmann::json::parse(line).at("loss").get<double>());
+  }
+  return values;
+}
+
+class TwoProcesses : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(TwoProcesses, LearnWhatOneLearns) {
+  const std::string folder = fresh_folder("world_" + GetParam());
+  // 9 images a step: parts of 4 and 5; the last step of an epoch has 5.
+  std::string text = small_experiment(GetParam());
+  text.replace(text.find("batch_size: 8"), 13, "batch_size: 9");
+  if (GetParam() == "l2p") {
+    text += "efficiency: {token_merging: {kind: atom, n: 2}, layer_dropping: {kind: ald}}\n";
+  }
+  const std::string config = write_text(folder + "/c.yaml", text);
+  const Finished one = rep_command("run " + config + " -q --output " + folder + "/one");
+  ASSERT_EQ(one.exit_code, 0) << one.output;
+  const Finished two = run_together(2, "run " + config + " -q --output " + folder + "/two");
+  ASSERT_EQ(two.exit_code, 0) << two.output;
+
+  const auto alone = read_json(folder + "/one/result.json");
+  const auto together = read_json(folder + "/two/result.json");
+  EXPECT_EQ(together["device"]["processes"], 2);
+  EXPECT_EQ(together["accuracy"], alone["accuracy"]);
+  const auto expected = losses(folder + "/one"), actual = losses(folder + "/two");
+  ASSERT_EQ(actual.size(), expected.size());
+  ASSERT_GT(actual.size(), 0u);
+  for (size_t i = 0; i < actual.size(); ++i) EXPECT_NEAR(actual[i], expected[i], 2e-4) << i;
+}
+
+INSTANTIATE_TEST_SUITE_P(Methods, TwoProcesses,
+                         ::testing::Values("l2p", "dualprompt", "coda_prompt", "finetune", "ewc"));
+
+TEST(World, RefusesAMethodWhoseLossIsNoMeanOverImages) {
+  const std::string folder = fresh_folder("world_er");
+  const std::string config = write_text(folder + "/c.yaml", small_experiment("er"));
+  const Finished er = run_together(2, "run " + config + " -q --output " + folder + "/out");
+  EXPECT_EQ(er.exit_code, 1);
+  EXPECT_NE(er.output.find("method: er, "), std::string::npos) << er.output;
+}
+
+TEST(World, StopsAndGoesOnTogether) {
+  const std::string folder = fresh_folder("world_stop");
+  std::string text = small_experiment("l2p");
+  text.replace(text.find("epochs: 3"), 9, "epochs: 10");
+  const std::string config = write_text(folder + "/c.yaml", text);
+  const std::string run = "run " + config + " -q --output " + folder;
+  const Finished whole = run_together(2, run + "/whole");
+  ASSERT_EQ(whole.exit_code, 0) << whole.output;
+  // One of the two is told to stop once some steps were written down; both save and end.
+  static int port = 18000 + static_cast<int>(::getpid()) % 3000;
+  const std::string where =
+      "WORLD_SIZE=2 MASTER_PORT=" + std::to_string(port) + " " REP_EXECUTABLE " " + run + "/out";
+  const Finished stopped = shell_command(
+      "RANK=0 " + where + " & first=$!; RANK=1 " + where + " & second=$!; while [ \"$(cat " +
+      folder + "/out/metrics.jsonl 2>/dev/null | wc -l)\" -lt 3 ]; do sleep 0.02; done; " +
+      "kill -TERM $second; wait $first; a=$?; wait $second; b=$?; echo codes $a $b");
+  ASSERT_NE(stopped.output.find("codes 130 130"), std::string::npos) << stopped.output;
+  const Finished resumed = run_together(2, run + "/out --resume");
+  ASSERT_EQ(resumed.exit_code, 0) << resumed.output;
+  EXPECT_EQ(comparable(read_json(folder + "/out/result.json")),
+            comparable(read_json(folder + "/whole/result.json")));
+}
+
+}  // namespace
+}  // namespace rep
