@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "core/error.h"
+#include "tests/json_schema.h"
 #include "tests/run_command.h"
 
 namespace rep {
@@ -100,6 +101,8 @@ TEST_P(TwoProcesses, LearnWhatOneLearns) {
   const auto alone = read_json(folder + "/one/result.json");
   const auto together = read_json(folder + "/two/result.json");
   EXPECT_EQ(together["device"]["processes"], 2);
+  const auto schema = read_json(REP_SOURCE_DIR "/results/schema.json");
+  EXPECT_EQ(schema_violation(together, schema, schema), "");
   EXPECT_EQ(together["accuracy"], alone["accuracy"]);
   const auto expected = losses(folder + "/one"), actual = losses(folder + "/two");
   ASSERT_EQ(actual.size(), expected.size());

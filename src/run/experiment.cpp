@@ -50,11 +50,11 @@ Json make_head(const Config& config, const Learner& learner, const Dataset& trai
       {"inputs", std::move(inputs)}};
   if (learner.world->size() > 1) {
     head["device"]["processes"] = learner.world->size();
-    head["device"]["note"] = "costs are those of the first process";
+    head["notes"].push_back("costs are those of the first process");
   }
   if (config.train.seconds > 0) {
-    head["notes"] = {
-        "train.seconds ends a task by the clock: another run takes another number of steps"};
+    head["notes"].push_back(
+        "train.seconds ends a task by the clock: another run takes another number of steps");
   }
   return head;
 }
