@@ -87,7 +87,7 @@ TEST_P(AttentionTest, EqualsTheFormulaAndItsGradients) {
       exact.push_back(prefix.to(torch::kDouble).set_requires_grad(true));
     }
     const Tensor out =
-        attention(x, GetParam().H, prefix.defined() ? inputs[1] : Tensor(), log_sizes);
+        attention(x, GetParam().H, prefix.defined() ? inputs[1] : Tensor(), log_sizes, {});
     const Tensor expected = reference(exact_x, prefix.defined() ? exact[1] : Tensor());
     expect_near(out, expected, 3e-6, "output");
     const auto gradients = torch::autograd::grad({out}, inputs, {upstream});
@@ -117,10 +117,33 @@ TEST_P(AttentionTest, CountsTheProductsThatTheFormulaHas) {
   const Tensor rows = prefix.defined() ? prefix.clone().set_requires_grad(true) : Tensor();
   for (const auto& attention : {attend, attend_by_the_book}) {
     const int64_t start = macs_so_far();
-    const Tensor out = attention(x, c.H, rows, log_sizes);
+    const Tensor out = attention(x, c.H, rows, log_sizes, {});
     EXPECT_EQ(macs_so_far() - start, 2 * product);
     out.backward(upstream);
     EXPECT_EQ(macs_so_far() - start, 6 * product);
+  }
+}
+
+TEST_P(AttentionTest, OfSomeQueriesIsThatOfAllForThem) {
+  const Case& c = GetParam();
+  const TokenRange some{c.N / 3, std::max<int64_t>(1, c.N / 4)};
+  for (const auto& attention : {attend, attend_by_the_book}) {
+    const Tensor x = qkv.clone().set_requires_grad(true);
+    const Tensor rows = prefix.defined() ? prefix.clone().set_requires_grad(true) : Tensor();
+    std::vector<Tensor> inputs{x};
+    if (rows.defined()) inputs.push_back(rows);
+    const int64_t start = macs_so_far();
+    const Tensor out = attention(x, c.H, rows, log_sizes, some);
+    EXPECT_EQ(macs_so_far() - start, 2 * c.B * c.H * some.count * (c.L + c.N) * c.d);
+    const Tensor all = attention(x, c.H, rows, log_sizes, {});
+    const Tensor expected = all.narrow(1, some.first, some.count);
+    expect_near(out, expected, 1e-6, "output");
+    const Tensor up = upstream.narrow(1, some.first, some.count);
+    const auto gradients = torch::autograd::grad({out}, inputs, {up});
+    const auto expected_gradients = torch::autograd::grad({expected}, inputs, {up});
+    for (size_t i = 0; i < gradients.size(); ++i) {
+      expect_near(gradients[i], expected_gradients[i], 2e-6, "gradient " + std::to_string(i));
+    }
   }
 }
 

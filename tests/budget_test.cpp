@@ -79,6 +79,16 @@ TEST(MacsBudget, SurvivesInterruptsExactly) {
   EXPECT_EQ(a.dump(1), b.dump(1));
 }
 
+// Each task has 32 images.
+TEST(DropLast, TakesLessThanOneBatchAsOne) {
+  const std::string folder = fresh_folder("drop_last");
+  const std::string config = write_text(folder + "/c.yaml", small_experiment("l2p"));
+  const std::string flags = "--set train.drop_last=true --set train.batch_size=";
+  EXPECT_EQ(run(config, folder + "/less", flags + "64").at("tasks").at(0).at("iterations"), 3);
+  EXPECT_EQ(run(config, folder + "/more", flags + "20").at("tasks").at(0).at("iterations"), 3);
+  EXPECT_EQ(run(config, folder + "/even", flags + "16").at("tasks").at(0).at("iterations"), 6);
+}
+
 TEST(SecondsBudget, EndsATaskByTheClockAndSaysSo) {
   const std::string folder = fresh_folder("seconds");
   const std::string config = write_text(folder + "/c.yaml", small_experiment("l2p"));

@@ -117,6 +117,20 @@ TEST_P(VitCostTest, OneForwardCostsWhatIsPublished) {
   EXPECT_EQ(counted, static_cast<double>(patches * 3 * 16 * 16 * D + options.depth * block));
 }
 
+// The class token's feature asks less of the last block: keys and values of all tokens (and their
+// queries, which come along in one product), everything else of one.
+TEST_P(VitCostTest, AFeatureCostsOneBlocksRestLess) {
+  torch::NoGradGuard no_grad;
+  const VitOptions options = vit_options(GetParam().name);
+  VisionTransformer vit(options);
+  const int64_t before = macs_so_far();
+  vit->features(torch::zeros({1, 3, 224, 224}));
+  const int64_t D = options.embed_dim, patches = 196, N = 197;
+  const int64_t block = N * (4 * D * D + 8 * D * D) + 2 * N * N * D;
+  const int64_t last = N * 3 * D * D + 9 * D * D + 2 * N * D;
+  EXPECT_EQ(macs_so_far() - before, patches * 3 * 16 * 16 * D + (options.depth - 1) * block + last);
+}
+
 INSTANTIATE_TEST_SUITE_P(Sizes, VitCostTest,
                          ::testing::Values(VitCost{"vit_tiny_patch16_224", 1.25},
                                            VitCost{"vit_base_patch16_224", 17.56},

@@ -315,6 +315,45 @@ TEST(VitMergingTest, PredictedTokenCountsAreTheExecutedOnes) {
   }
 }
 
+// What a pass is for comes out the same, with its gradients, when its last block makes nothing
+// else.
+TEST(VitOutputsTest, AreThoseOfTheWholePass) {
+  VisionTransformer vit = small_vit();
+  const Tensor images = torch::rand({2, 3, 32, 32});
+  const std::vector<std::vector<bool>> skips{
+      {}, {false, true, false, true}, {false, false, true, true}, {true, true, true, true}};
+  for (const bool by_the_book : {false, true}) {
+    for (const bool prefixed : {false, true}) {
+      for (const auto& skip : skips) {
+        ForwardPlan plan;
+        plan.prompts = torch::randn({2, 5, 24}).set_requires_grad(true);
+        if (prefixed) plan.prefixes.assign(4, torch::randn({2, 2, 3, 24}));
+        plan.merge = {0, 3, 3, 4};
+        plan.proportional_attention = prefixed;
+        plan.skip = skip;
+        plan.by_the_book = by_the_book;
+        const Tensor whole = vit->forward(images, plan).narrow(1, 1, 5);
+        plan.outputs = {1, 5};
+        const Tensor wanted = vit->forward(images, plan);
+        EXPECT_TRUE(torch::allclose(wanted, whole, 1e-5, 1e-5));
+        const Tensor up = torch::randn_like(whole);
+        const Tensor gradient = torch::autograd::grad({wanted}, {plan.prompts}, {up})[0];
+        const Tensor expected = torch::autograd::grad({whole}, {plan.prompts}, {up})[0];
+        EXPECT_TRUE(torch::allclose(gradient, expected, 1e-4, 1e-4));
+        EXPECT_TRUE(torch::allclose(vit->features(images, plan),
+                                    vit->forward(images,
+                                                 [&] {
+                                                   ForwardPlan all = plan;
+                                                   all.outputs = {};
+                                                   return all;
+                                                 }())
+                                        .select(1, 0),
+                                    1e-5, 1e-5));
+      }
+    }
+  }
+}
+
 TEST(VitMergingTest, AtomShortensVitLargeAsDocumented) {
   // REP-L2P on ViT-L: 1 + 25 + 196 tokens enter, 169 a block on average, and 41 leave.
   const VitOptions options = vit_options("vit_large_patch16_224");

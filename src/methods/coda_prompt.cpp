@@ -167,7 +167,7 @@ class CodaPrompt final : public Method {
       const auto layer = static_cast<size_t>(options_.layers[i]);
       if (!plan.skips(options_.layers[i])) plan.prefixes[layer] = prefix(query, i);
     }
-    return head_.logits(backbone_->forward(images, plan).select(1, 0));
+    return head_.logits(backbone_->features(images, plan));
   }
 
   CodaOptions options_;

@@ -137,7 +137,7 @@ class DualPrompt final : public Method {
       plan.prefixes[static_cast<size_t>(options_.expert_layers[i])] =
           options_.published_reshape ? rows.reshape({B, 2, L, D}) : rows.transpose(0, 1);
     }
-    return head_.logits(backbone_->forward(images, plan).select(1, 0));
+    return head_.logits(backbone_->features(images, plan));
   }
 
   DualPromptOptions options_;

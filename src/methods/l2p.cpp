@@ -92,8 +92,8 @@ class L2p final : public Method {
   torch::Tensor classify(const torch::Tensor& images, const torch::Tensor& ids, ForwardPlan plan) {
     plan.prompts = prompt_.index_select(0, ids.flatten())
                        .view({ids.size(0), prompt_tokens(), backbone_->options.embed_dim});
-    const torch::Tensor tokens = backbone_->forward(images, plan);
-    return head_.logits(tokens.narrow(1, 1, prompt_tokens()).mean(1));
+    plan.outputs = {1, prompt_tokens()};
+    return head_.logits(backbone_->forward(images, plan).mean(1));
   }
 
   L2pOptions options_;

@@ -103,6 +103,7 @@ REP_CLONES void softmax_backward_rows(const float* p, float* g, int64_t rows, in
 
 struct Shape {
   int64_t B, N, H, d, L;
+  int64_t first, M;  // the queries: tokens first ... first + M - 1
   int64_t D() const { return H * d; }
   int64_t keys() const { return L + N; }
   int64_t wide() const { return padded(keys()); }
@@ -110,17 +111,21 @@ struct Shape {
   // Rows of weights made at a time: two buffers of 16 Ki floats and the packed factors stay cached.
   int64_t rows_at_a_time() const {
     const int64_t fit = std::max<int64_t>(24, 16384 / wide());
-    const int64_t parts = (N + fit - 1) / fit;
-    return ((N + parts - 1) / parts + 5) / 6 * 6;
+    const int64_t parts = (M + fit - 1) / fit;
+    return ((M + parts - 1) / parts + 5) / 6 * 6;
   }
 };
 
 // Where one head's part of every token, or of every row of a prefix, begins in a batch.
 struct Place {
-  int64_t token, out, key, value;  // in qkv [B, N, 3 D]; in [B, N, D]; in the prefix [B, 2, L, D]
+  int64_t token, query;  // in qkv [B, N, 3 D]: of the head's first token, and of its first query
+  int64_t out, sums;     // in [B, M, D]; in [B, H, M]
+  int64_t key, value;    // in the prefix [B, 2, L, D]
   Place(const Shape& s, int64_t b, int64_t h)
       : token(b * s.N * 3 * s.D() + h * s.d),
-        out(b * s.N * s.D() + h * s.d),
+        query(token + s.first * 3 * s.D()),
+        out(b * s.M * s.D() + h * s.d),
+        sums((b * s.H + h) * s.M),
         key(b * 2 * s.L * s.D() + h * s.d),
         value(key + s.L * s.D()) {}
 };
@@ -178,12 +183,12 @@ const float* widened(const float* bias, const Shape& s, int64_t b, Scratch& scra
   return out;
 }
 
-// What a head reads: its queries [N, d], keys and values [L + N, d].
+// What a head reads: its queries [M, d], keys and values [L + N, d].
 struct Head {
   Strided q;
   Rows k, v;
   Head(const Shape& s, const Place& place, const float* qkv, const float* prefix)
-      : q{qkv + place.token, 3 * s.D()},
+      : q{qkv + place.query, 3 * s.D()},
         k{{prefix + place.key, s.D()}, {qkv + place.token + s.D(), 3 * s.D()}},
         v{{prefix + place.value, s.D()}, {qkv + place.token + 2 * s.D(), 3 * s.D()}} {}
 };
@@ -201,10 +206,10 @@ struct FusedAttention : torch::autograd::Function<FusedAttention> {
   // prefix [B, 2, L, D] or empty, bias [B, L + N] or empty
   static torch::Tensor forward(torch::autograd::AutogradContext* ctx, const torch::Tensor& qkv,
                                const torch::Tensor& prefix, const torch::Tensor& bias,
-                               int64_t heads) {
-    const Shape s = shape(qkv, prefix, heads);
-    const torch::Tensor out = torch::empty({s.B, s.N, s.D()}, qkv.options());
-    const torch::Tensor lse = torch::empty({s.B, s.H, s.N}, qkv.options());
+                               int64_t heads, int64_t first_query, int64_t queries) {
+    const Shape s = shape(qkv, prefix, heads, first_query, queries);
+    const torch::Tensor out = torch::empty({s.B, s.M, s.D()}, qkv.options());
+    const torch::Tensor lse = torch::empty({s.B, s.H, s.M}, qkv.options());
     const float *tokens = pointer(qkv), *rows_before = pointer(prefix), *biases = pointer(bias);
     float *mixed = pointer(out), *sums = pointer(lse);
     for_each_head(s, [&](int64_t b, int64_t h, Scratch& scratch) {
@@ -217,18 +222,19 @@ struct FusedAttention : torch::autograd::Function<FusedAttention> {
       const float* logits = widened(biases, s, b, scratch);
       const int64_t tile = s.rows_at_a_time();
       float* weights = scratch.of(scratch.weights, tile * s.wide());
-      for (int64_t i = 0; i < s.N; i += tile) {
-        const int64_t rows = std::min(tile, s.N - i);
+      for (int64_t i = 0; i < s.M; i += tile) {
+        const int64_t rows = std::min(tile, s.M - i);
         multiply(rows, s.keys(), s.d, s.scale(), in.q.from(i), keys, false, weights, s.wide(),
                  /*whole_panels=*/true);
-        softmax_rows(weights, rows, s.keys(), s.wide(), logits, sums + (b * s.H + h) * s.N + i);
+        softmax_rows(weights, rows, s.keys(), s.wide(), logits, sums + place.sums + i);
         multiply(rows, s.d, s.keys(), 1, {weights, s.wide()}, values, false,
                  mixed + place.out + i * s.D(), s.D());
       }
     });
-    count_macs(2 * s.B * s.H * s.N * s.keys() * s.d);
+    count_macs(2 * s.B * s.H * s.M * s.keys() * s.d);
     ctx->save_for_backward({qkv, prefix, bias, lse});
     ctx->saved_data["heads"] = heads;
+    ctx->saved_data["first"] = first_query;
     ctx->saved_data["tokens"] = qkv.requires_grad();
     ctx->saved_data["prefix"] = prefix.requires_grad();
     return out;
@@ -238,10 +244,12 @@ struct FusedAttention : torch::autograd::Function<FusedAttention> {
                                                  torch::autograd::variable_list grads) {
     const auto saved = ctx->get_saved_variables();
     const torch::Tensor &qkv = saved[0], &prefix = saved[1], &bias = saved[2], &lse = saved[3];
-    const Shape s = shape(qkv, prefix, ctx->saved_data["heads"].toInt());
+    const Shape s = shape(qkv, prefix, ctx->saved_data["heads"].toInt(),
+                          ctx->saved_data["first"].toInt(), lse.size(2));
     const torch::Tensor grad = grads[0].contiguous();
     const torch::Tensor d_qkv =
         ctx->saved_data["tokens"].toBool() ? torch::empty_like(qkv) : torch::Tensor();
+    if (d_qkv.defined() && s.M < s.N) d_qkv.narrow(2, 0, s.D()).zero_();  // of the other queries
     const torch::Tensor d_prefix =
         ctx->saved_data["prefix"].toBool() ? torch::empty_like(prefix) : torch::Tensor();
     const float *tokens = pointer(qkv), *rows_before = pointer(prefix), *biases = pointer(bias),
@@ -262,11 +270,11 @@ struct FusedAttention : torch::autograd::Function<FusedAttention> {
       in.k.pack_as_columns(s, keys);
       in.v.pack_as_columns(s, values);
       if (d_tokens) in.k.pack_as_rows(s, key_rows);
-      for (int64_t i = 0; i < s.N; i += tile) {
-        const int64_t rows = std::min(tile, s.N - i);
+      for (int64_t i = 0; i < s.M; i += tile) {
+        const int64_t rows = std::min(tile, s.M - i);
         multiply(rows, s.keys(), s.d, s.scale(), in.q.from(i), keys, false, weights, s.wide(),
                  true);
-        weights_again(weights, rows, s.wide(), logits, sums + (b * s.H + h) * s.N + i);
+        weights_again(weights, rows, s.wide(), logits, sums + place.sums + i);
         multiply(rows, s.keys(), s.d, 1, d_out.from(i), values, false, slopes, s.wide(), true);
         pack(d_out.from(i), rows, s.d, 0, rows, tile_rows);
         to_keys(s, rows, 1, weights, tile_rows, i > 0, offset_of(d_rows, place.value), D,
@@ -277,20 +285,26 @@ struct FusedAttention : torch::autograd::Function<FusedAttention> {
                 offset_of(d_tokens, place.token + D), 3 * D);
         if (d_tokens) {
           multiply(rows, s.d, s.keys(), s.scale(), {slopes, s.wide()}, key_rows, false,
-                   d_tokens + place.token + i * 3 * D, 3 * D);
+                   d_tokens + place.query + i * 3 * D, 3 * D);
         }
       }
     });
     // The method's work: making the weights again is this implementation's choice.
     const int64_t terms = s.keys() + (d_tokens ? s.keys() + 2 * s.N : 0) + (d_rows ? 2 * s.L : 0);
-    count_macs(s.B * s.H * s.N * s.d * terms);
-    return {d_qkv, d_prefix, {}, {}};
+    count_macs(s.B * s.H * s.M * s.d * terms);
+    return {d_qkv, d_prefix, {}, {}, {}, {}};
   }
 
  private:
-  static Shape shape(const torch::Tensor& qkv, const torch::Tensor& prefix, int64_t heads) {
-    return {qkv.size(0), qkv.size(1), heads, qkv.size(2) / 3 / heads,
-            prefix.dim() == 4 ? prefix.size(2) : 0};
+  static Shape shape(const torch::Tensor& qkv, const torch::Tensor& prefix, int64_t heads,
+                     int64_t first_query, int64_t queries) {
+    return {qkv.size(0),
+            qkv.size(1),
+            heads,
+            qkv.size(2) / 3 / heads,
+            prefix.dim() == 4 ? prefix.size(2) : 0,
+            first_query,
+            queries};
   }
 };
 
@@ -299,7 +313,7 @@ bool fits_fused(const torch::Tensor& t) {
 }
 
 struct Heads {
-  torch::Tensor q, k, v, bias;  // [B, H, N, d], [B, H, L + N, d] twice; undefined or [B, L + N]
+  torch::Tensor q, k, v, bias;  // [B, H, M, d], [B, H, L + N, d] twice; undefined or [B, L + N]
 };
 
 torch::Tensor with_prefix_zeros(const torch::Tensor& log_sizes, const torch::Tensor& prefix) {
@@ -309,10 +323,11 @@ torch::Tensor with_prefix_zeros(const torch::Tensor& log_sizes, const torch::Ten
 }
 
 Heads split(const torch::Tensor& qkv, int64_t heads, const torch::Tensor& prefix,
-            const torch::Tensor& log_sizes) {
+            const torch::Tensor& log_sizes, TokenRange queries) {
   const int64_t B = qkv.size(0), N = qkv.size(1), d = qkv.size(2) / 3 / heads;
   const torch::Tensor parts = qkv.view({B, N, 3, heads, d}).permute({2, 0, 3, 1, 4});
-  Heads out{parts[0], parts[1], parts[2], with_prefix_zeros(log_sizes, prefix)};
+  Heads out{parts[0].narrow(2, queries.first, queries.count), parts[1], parts[2],
+            with_prefix_zeros(log_sizes, prefix)};
   if (prefix.defined()) {
     const torch::Tensor rows =
         prefix.view({B, 2, prefix.size(2), heads, d}).permute({1, 0, 3, 2, 4});
@@ -322,15 +337,20 @@ Heads split(const torch::Tensor& qkv, int64_t heads, const torch::Tensor& prefix
   return out;
 }
 
-torch::Tensor join(const torch::Tensor& mixed) {  // [B, H, N, d] -> [B, N, D]
+torch::Tensor join(const torch::Tensor& mixed) {  // [B, H, M, d] -> [B, M, D]
   return mixed.transpose(1, 2).flatten(2);
+}
+
+TokenRange named(TokenRange queries, const torch::Tensor& qkv) {
+  return queries.count > 0 ? queries : TokenRange{0, qkv.size(1)};
 }
 
 }  // namespace
 
 torch::Tensor attend_by_the_book(const torch::Tensor& qkv, int64_t heads,
-                                 const torch::Tensor& prefix, const torch::Tensor& log_sizes) {
-  const Heads in = split(qkv, heads, prefix, log_sizes);
+                                 const torch::Tensor& prefix, const torch::Tensor& log_sizes,
+                                 TokenRange queries) {
+  const Heads in = split(qkv, heads, prefix, log_sizes, named(queries, qkv));
   const double scale = 1.0 / std::sqrt(static_cast<double>(in.q.size(-1)));
   torch::Tensor weights = torch::matmul(in.q * scale, in.k.transpose(-2, -1));
   if (in.bias.defined()) weights = weights + in.bias.unsqueeze(1).unsqueeze(1);
@@ -338,20 +358,22 @@ torch::Tensor attend_by_the_book(const torch::Tensor& qkv, int64_t heads,
 }
 
 torch::Tensor attend(const torch::Tensor& qkv, int64_t heads, const torch::Tensor& prefix,
-                     const torch::Tensor& log_sizes) {
+                     const torch::Tensor& log_sizes, TokenRange queries) {
+  queries = named(queries, qkv);
   if (lanes_are_fast() && fits_fused(qkv) && fits_fused(prefix) && fits_fused(log_sizes)) {
     return FusedAttention::apply(qkv.contiguous(), or_empty(prefix, qkv),
-                                 or_empty(with_prefix_zeros(log_sizes, prefix), qkv), heads);
+                                 or_empty(with_prefix_zeros(log_sizes, prefix), qkv), heads,
+                                 queries.first, queries.count);
   }
 #if TORCH_VERSION_MAJOR >= 2
   if (qkv.is_cuda()) {
-    const Heads in = split(qkv, heads, prefix, log_sizes);
+    const Heads in = split(qkv, heads, prefix, log_sizes, queries);
     c10::optional<torch::Tensor> mask;
     if (in.bias.defined()) mask = in.bias.unsqueeze(1).unsqueeze(1).to(qkv.scalar_type());
     return join(torch::scaled_dot_product_attention(in.q, in.k, in.v, mask));
   }
 #endif
-  return attend_by_the_book(qkv, heads, prefix, log_sizes);
+  return attend_by_the_book(qkv, heads, prefix, log_sizes, queries);
 }
 
 }  // namespace rep

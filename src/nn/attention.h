@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "nn/backbone.h"
+
 namespace rep {
 
 /// Multi-head softmax attention (Vaswani et al., arXiv 1706.03762, equation 1) over what the joint
@@ -11,17 +13,17 @@ namespace rep {
 /// `heads` x d = D. `prefix` is undefined or [B, 2, L, D]: keys and values before the tokens' own.
 /// `log_sizes` is undefined or [B, N], without a gradient: added to the logits of every key
 /// (proportional attention, Bolya et al., arXiv 2210.09461, section 3); a prefix has size 1.
-/// Returns [B, N, D].
+/// Returns [B, N, D]: of the queries in `queries` only, [B, count, D], where it names some.
 ///
 /// In fp32 on the CPU, one head at a time in a buffer of the second cache level: nothing of size
 /// N x N is ever stored, the backward pass computes the weights again. On a GPU, LibTorch's own
 /// fused kernel where it has one (2.x). Otherwise, and on an x86 without AVX2, op by op.
 torch::Tensor attend(const torch::Tensor& qkv, int64_t heads, const torch::Tensor& prefix = {},
-                     const torch::Tensor& log_sizes = {});
+                     const torch::Tensor& log_sizes = {}, TokenRange queries = {});
 
 /// The same, op by op, as the formula stands: what the fused one is tested and timed against.
 torch::Tensor attend_by_the_book(const torch::Tensor& qkv, int64_t heads,
                                  const torch::Tensor& prefix = {},
-                                 const torch::Tensor& log_sizes = {});
+                                 const torch::Tensor& log_sizes = {}, TokenRange queries = {});
 
 }  // namespace rep

@@ -16,6 +16,11 @@ struct Adapter {
   double scale = 0.1;
 };
 
+/// Tokens first, first + 1, ... of a pass; `count` 0: all of them.
+struct TokenRange {
+  int64_t first = 0, count = 0;
+};
+
 /// Everything that may differ between two passes of one frozen ViT.
 struct ForwardPlan {
   torch::Tensor prompts;                // [B, L, D] put between [CLS] and the image tokens (L2P)
@@ -30,6 +35,8 @@ struct ForwardPlan {
   std::vector<bool> skip;               // per block: identity; empty: none
   bool proportional_attention = false;  // attention logits + log(size of the key's token)
   bool size_weighted = true;            // merged token = size-weighted mean
+  TokenRange outputs;                   // of [CLS | prompts], what the pass is for: its last block
+                                        // makes nothing else, which changes no value of them
   bool by_the_book = false;             // op by op as the formulas stand: what benchmarks divide by
 
   bool skips(int64_t block) const { return !skip.empty() && skip[static_cast<size_t>(block)]; }

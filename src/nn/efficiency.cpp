@@ -68,9 +68,14 @@ torch::Tensor Efficiency::remembered(Memory& memory, const torch::Tensor& images
   const bool room = memory.known.defined() && indices.numel() > 0 &&
                     indices.max().item<int64_t>() < memory.known.size(0);
   if (!room) return query(images);
-  if (!memory.known.index_select(0, indices).all().item<bool>()) {
-    memory.queries.index_copy_(0, indices, query(images).cpu());
-    memory.known.index_fill_(0, indices, true);
+  const torch::Tensor rows =
+      memory.known.index_select(0, indices).logical_not().nonzero().squeeze(1);
+  if (rows.numel() > 0) {
+    const bool all = rows.numel() == indices.numel();
+    const torch::Tensor fresh = all ? images : images.index_select(0, rows.to(images.device()));
+    const torch::Tensor positions = indices.index_select(0, rows);
+    memory.queries.index_copy_(0, positions, query(fresh).cpu());
+    memory.known.index_fill_(0, positions, true);
   }
   return memory.queries.index_select(0, indices).to(images.device());
 }

@@ -28,6 +28,10 @@ torch::Tensor with_prompts(const torch::Tensor& rest, const torch::Tensor& promp
   return torch::cat({rest.narrow(1, 0, 1), prompts, rest.narrow(1, 1, rest.size(1) - 1)}, 1);
 }
 
+torch::Tensor only(TokenRange range, const torch::Tensor& x) {
+  return range.count > 0 ? x.narrow(1, range.first, range.count) : x;
+}
+
 // Merges r image tokens of the stream; the sizes of what each token stands for go along.
 void merge(TokenStream& stream, const torch::Tensor& metric, int64_t r, bool size_weighted) {
   const int64_t L = stream.prompts;
@@ -87,12 +91,12 @@ AttentionImpl::AttentionImpl(int64_t dim, int64_t heads_) : heads(heads_) {
 }
 
 torch::Tensor AttentionImpl::forward(const torch::Tensor& x, const torch::Tensor& prefix,
-                                     const torch::Tensor& log_sizes, bool by_the_book,
-                                     torch::Tensor* metric) {
+                                     const torch::Tensor& log_sizes, TokenRange queries,
+                                     bool by_the_book, torch::Tensor* metric) {
   const torch::Tensor projected = project(x, qkv);
   if (metric) *metric = projected.detach().unflatten(-1, {3, heads, -1}).select(2, 1).mean(2);
   const auto& mix = by_the_book ? attend_by_the_book : attend;
-  return project(mix(projected, heads, prefix, log_sizes), proj);
+  return project(mix(projected, heads, prefix, log_sizes, queries), proj);
 }
 
 BlockImpl::BlockImpl(const VitOptions& options) {
@@ -102,16 +106,18 @@ BlockImpl::BlockImpl(const VitOptions& options) {
   mlp = register_module("mlp", Mlp(options.embed_dim, options.embed_dim * options.mlp_ratio));
 }
 
-void BlockImpl::forward(TokenStream& stream, const ForwardPlan& plan, int64_t index) {
-  const int64_t r = plan.merges(index);
+void BlockImpl::forward(TokenStream& stream, const ForwardPlan& plan, int64_t index,
+                        TokenRange outputs) {
+  const int64_t r = outputs.count > 0 ? 0 : plan.merges(index);
   const auto block = static_cast<size_t>(index);
   torch::Tensor prefix = plan.prefixes.empty() ? torch::Tensor() : plan.prefixes[block];
   if (!prefix.defined() && plan.make_prefix) prefix = plan.make_prefix(stream.x, index);
   const torch::Tensor log_sizes =
       plan.proportional_attention && stream.sizes.defined() ? stream.sizes.log() : torch::Tensor();
   torch::Tensor metric;
-  stream.x = stream.x + attn->forward(norm1->forward(stream.x), prefix, log_sizes, plan.by_the_book,
-                                      r > 0 ? &metric : nullptr);
+  const torch::Tensor mixed = attn->forward(norm1->forward(stream.x), prefix, log_sizes, outputs,
+                                            plan.by_the_book, r > 0 ? &metric : nullptr);
+  stream.x = only(outputs, stream.x) + mixed;
   if (r > 0) merge(stream, metric, r, plan.size_weighted);
   const torch::Tensor before = stream.x;
   stream.x = plan.by_the_book ? residual_mlp_by_the_book(before, norm2, mlp)
@@ -168,10 +174,25 @@ torch::Tensor VisionTransformerImpl::forward(const torch::Tensor& images, const 
   stream.x = torch::cat(parts, 1);
   stream.prompts = plan.prompts.defined() ? plan.prompts.size(1) : 0;
   parts.clear();
-  for (int64_t i = 0; i < options.depth; ++i) {
-    if (!plan.skips(i)) blocks[static_cast<size_t>(i)]->forward(stream, plan, i);
+  TORCH_CHECK(plan.outputs.first + plan.outputs.count <= 1 + stream.prompts, "outputs ",
+              plan.outputs.first, " + ", plan.outputs.count, " are not all of [CLS] and ",
+              stream.prompts, " prompts, whose places no merging moves");
+  int64_t last = options.depth - 1;
+  while (last >= 0 && plan.skips(last)) --last;
+  const bool early = last >= 0 && !plan.by_the_book;  // else the outputs are taken at the end
+  for (int64_t i = 0; i <= last; ++i) {
+    if (plan.skips(i)) continue;
+    blocks[static_cast<size_t>(i)]->forward(stream, plan, i,
+                                            early && i == last ? plan.outputs : TokenRange{});
   }
-  return norm->forward(stream.x);
+  return norm->forward(early ? stream.x : only(plan.outputs, stream.x));
+}
+
+torch::Tensor VisionTransformerImpl::features(const torch::Tensor& images,
+                                              const ForwardPlan& plan) {
+  ForwardPlan for_class = plan;
+  for_class.outputs = {0, 1};
+  return forward(images, for_class).select(1, 0);
 }
 
 void VisionTransformerImpl::recompute_mlps(bool recompute) {

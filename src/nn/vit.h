@@ -40,10 +40,12 @@ TORCH_MODULE(PatchEmbed);
 /// Multi-head self-attention (nn/attention.h); parameters qkv.{weight,bias}, proj.{weight,bias}.
 struct AttentionImpl : torch::nn::Module {
   AttentionImpl(int64_t dim, int64_t heads);
-  /// x [B, N, D]; prefix undefined or [B, 2, L, D]; log_sizes undefined or [B, N]. `metric`, when
-  /// wanted, receives the keys averaged over heads [B, N, D/H], prefix keys excluded.
+  /// x [B, N, D]; prefix undefined or [B, 2, L, D]; log_sizes undefined or [B, N]. Of the queries
+  /// in `queries` only, where it names some. `metric`, when wanted, receives the keys averaged over
+  /// heads [B, N, D/H], prefix keys excluded.
   torch::Tensor forward(const torch::Tensor& x, const torch::Tensor& prefix,
-                        const torch::Tensor& log_sizes, bool by_the_book, torch::Tensor* metric);
+                        const torch::Tensor& log_sizes, TokenRange queries, bool by_the_book,
+                        torch::Tensor* metric);
   int64_t heads;
   torch::nn::Linear qkv{nullptr}, proj{nullptr};
 };
@@ -59,8 +61,10 @@ struct TokenStream {
 /// Pre-norm block: x + attn(norm1(x)), merge, x + mlp(norm2(x)).
 struct BlockImpl : torch::nn::Module {
   explicit BlockImpl(const VitOptions& options);
-  /// Runs block number `index` of `plan` on the stream in place.
-  void forward(TokenStream& stream, const ForwardPlan& plan, int64_t index);
+  /// Runs block number `index` of `plan` on the stream in place. Where `outputs` names tokens, only
+  /// those come out, and nothing is merged: what is merged would come out of no block.
+  void forward(TokenStream& stream, const ForwardPlan& plan, int64_t index,
+               TokenRange outputs = {});
   bool recompute = false;  // of the MLP: computed again for the backward pass, instead of kept
   torch::nn::LayerNorm norm1{nullptr}, norm2{nullptr};
   Attention attn{nullptr};
@@ -73,13 +77,12 @@ struct VisionTransformerImpl : Backbone {
   explicit VisionTransformerImpl(const VitOptions& options);
 
   /// images [B, 3, S, S] -> every token after the final norm, [B, N', D], in the order
-  /// [CLS | prompts | image tokens left]. A prompt gets [CLS]'s position added (l2p-pytorch).
+  /// [CLS | prompts | image tokens left], or those of plan.outputs. A prompt gets [CLS]'s position
+  /// added (l2p-pytorch).
   torch::Tensor forward(const torch::Tensor& images, const ForwardPlan& plan = {});
   using Backbone::features;
   /// images -> the [CLS] feature after the final norm, [B, D].
-  torch::Tensor features(const torch::Tensor& images, const ForwardPlan& plan) override {
-    return forward(images, plan).select(1, 0);
-  }
+  torch::Tensor features(const torch::Tensor& images, const ForwardPlan& plan) override;
   int64_t feature_dim() const override { return options.embed_dim; }
   int64_t image_size() const override { return options.image_size; }
   int64_t depth() const override { return options.depth; }

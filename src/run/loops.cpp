@@ -117,7 +117,8 @@ void train_task(Learner& learner, const Dataset& data, const Task& task, int64_t
     Loader::Options options;
     options.batch_size = config.train.batch_size;
     options.workers = config.train.workers;
-    options.drop_last = config.train.drop_last;
+    // What is less than one batch is a batch, as in batches().
+    options.drop_last = config.train.drop_last && images >= config.train.batch_size;
     options.first_batch = position.iteration % per_epoch;
     options.seed = keys(config.seed);
     options.task = keys(task.index);

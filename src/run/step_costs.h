@@ -29,7 +29,8 @@ struct StepCost {
 };
 
 /// What the tokens that enter the blocks of width D multiply in them, but for a factor: a block's
-/// 12 D^2 a token and 2 N D a token in attention. `tokens`: of each block, 0 where it is skipped.
+/// 12 D^2 a token and 2 N D a token in attention; in the last block that runs 3 D^2 a token, since
+/// the rest is for the few outputs only. `tokens`: of each block, 0 where it is skipped.
 double tokens_work(const std::vector<int64_t>& tokens, int64_t D);
 
 /// A step that was measured.
