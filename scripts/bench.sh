@@ -12,6 +12,8 @@
 # those of earlier calls too. Steps are in multiples of one plain forward pass, op by op, of the same
 # batch, timed between the steps of the same process. REP queries a ViT-Ti and holds the keep ratio of
 # layer dropping at its mean over a task of 1,875 steps, as configs/readme/large-rep-l2p.yaml explains.
+# Testing is that of a run of 10 tasks: an image's query is computed once, its prompted pass in every
+# task from its own on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/common.sh
@@ -42,6 +44,7 @@ for precision in "${precisions[@]}"; do
       say "$method on $backbone, $precision"
       "$rep" bench "$config" --steps "$steps" --warmup 1 --json --set name="$method" \
         --set method="{name: ${method#rep-}}" --set precision="$precision" \
+        --set dataset.train_per_class=16 --set dataset.test_per_class=16 --set stream.tasks=10 \
         --set backbone.name="vit_${backbone}_patch16_224" >"$file.tmp"
       mv "$file.tmp" "$file"
     done
@@ -60,12 +63,12 @@ for path in glob.glob(os.path.join(sys.argv[1], "*.json")):
         rows.append((sizes.index(size), precision, method.replace("rep-", "") + "~" * method.startswith("rep-"),
                      size, method, json.load(file)))
 print("| ViT | precision | method | step / plain forward | select | forward | backward | test, an image |"
-      " GMAC a step | peak tensor MB | of the matmul rate |")
-print("|" + "---|" * 11)
+      " GMAC a step | peak tensor MB | peak resident MB | of the matmul rate |")
+print("|" + "---|" * 12)
 for _, precision, _, size, method, r in sorted(rows, key=lambda row: row[:3]):
     p = r["phases"]
     print(f"| {size} | {precision} | `{method}` | {r['step_ratio']:.2f} | {p['select']:.2f} | {p['forward']:.2f} |"
           f" {p['backward']:.2f} | {r['eval_ratio']:.2f} | {r['macs_per_step'] / 1e9:,.1f} |"
-          f" {r['peak_tensor_bytes'] / 1e6:,.0f} | {100 * r['matmul_fraction']:.0f} % |")
+          f" {r['peak_tensor_bytes'] / 1e6:,.0f} | {r['peak_rss_bytes'] / 1e6:,.0f} | {100 * r['matmul_fraction']:.0f} % |")
 TABLE
 cat "$output/table.md"

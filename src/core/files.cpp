@@ -1,6 +1,7 @@
 #include "core/files.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -39,6 +40,21 @@ void sync_folder_of(const std::string& path) {
   if (descriptor.value < 0) fail("open the folder", folder);
   // EINVAL: a file system (some network ones) that does not sync folders.
   if (::fsync(descriptor.value) != 0 && errno != EINVAL) fail("sync the folder", folder);
+}
+
+/// The descriptor, locked; -1 when `flags` say not to wait and another process has the lock.
+int open_locked(const std::string& path, int flags) {
+  const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+  if (descriptor < 0) fail("open", path);
+  int result;
+  do {
+    result = ::flock(descriptor, LOCK_EX | flags);
+  } while (result != 0 && errno == EINTR);
+  if (result == 0) return descriptor;
+  const int error = errno;
+  ::close(descriptor);
+  if (error == EWOULDBLOCK) return -1;
+  fail("lock", path, error);
 }
 
 }  // namespace
@@ -125,6 +141,22 @@ MappedFile::MappedFile(const std::string& path) : path_(path) {
 
 MappedFile::~MappedFile() {
   if (data_) ::munmap(const_cast<uint8_t*>(data_), size_);
+}
+
+std::optional<FileLock> FileLock::try_take(const std::string& path) {
+  const int descriptor = open_locked(path, LOCK_NB);
+  if (descriptor < 0) return std::nullopt;
+  return FileLock(descriptor);
+}
+
+FileLock FileLock::take(const std::string& path) { return FileLock(open_locked(path, 0)); }
+
+FileLock::FileLock(FileLock&& other) noexcept : descriptor_(other.descriptor_) {
+  other.descriptor_ = -1;
+}
+
+FileLock::~FileLock() {
+  if (descriptor_ >= 0) ::close(descriptor_);
 }
 
 void make_directories(const std::string& path) {

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 
 namespace rep {
@@ -45,6 +46,24 @@ class MappedFile {
   std::string path_;
   const uint8_t* data_ = nullptr;
   size_t size_ = 0;
+};
+
+/// An exclusive lock on a file (flock), which is made when it is not there and stays when the lock
+/// goes. The kernel gives it back when the last process that has it open ends, however it ends.
+class FileLock {
+ public:
+  /// Nothing when another process holds it. Throws Error where nothing can be locked.
+  static std::optional<FileLock> try_take(const std::string& path);
+  /// Waits for it.
+  static FileLock take(const std::string& path);
+  FileLock(FileLock&& other) noexcept;
+  FileLock& operator=(FileLock&&) = delete;
+  ~FileLock();
+  int descriptor() const { return descriptor_; }
+
+ private:
+  explicit FileLock(int descriptor) : descriptor_(descriptor) {}
+  int descriptor_;
 };
 
 /// mkdir -p. Throws Error.

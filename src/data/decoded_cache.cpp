@@ -1,7 +1,6 @@
 #include "data/decoded_cache.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -80,16 +79,11 @@ struct Opened {
 class Turn {
  public:
   explicit Turn(const std::string& folder)
-      : folder_(folder), lock_(folder + "/lock", O_RDWR | O_CREAT) {
-    while (lock_.descriptor >= 0 && ::flock(lock_.descriptor, LOCK_EX) != 0) {
-      if (errno != EINTR) fail();
-    }
-    if (lock_.descriptor < 0) fail();
-  }
+      : folder_(folder), lock_(FileLock::take(folder + "/lock")) {}
 
   int64_t bytes() const {
     char text[24] = {};
-    const ssize_t length = ::pread(lock_.descriptor, text, sizeof text, 0);
+    const ssize_t length = ::pread(lock_.descriptor(), text, sizeof text, 0);
     int64_t total = -1;
     if (length > 0) std::from_chars(text, text + length, total);
     return total >= 0 ? total : count();
@@ -97,8 +91,8 @@ class Turn {
   void set_bytes(int64_t total) const {
     const std::string text = std::to_string(total) + "\n";
     const auto size = static_cast<ssize_t>(text.size());
-    if (::pwrite(lock_.descriptor, text.data(), text.size(), 0) != size ||
-        ::ftruncate(lock_.descriptor, size) != 0) {
+    if (::pwrite(lock_.descriptor(), text.data(), text.size(), 0) != size ||
+        ::ftruncate(lock_.descriptor(), size) != 0) {
       fail();
     }
   }
@@ -124,7 +118,7 @@ class Turn {
   }
 
   std::string folder_;
-  Opened lock_;
+  FileLock lock_;
 };
 
 /// What identifies a file's contents; none when it cannot be had.

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -25,20 +24,6 @@ int open_or_fail(const std::string& path, int flags) {
   return descriptor;
 }
 
-/// The descriptor, locked; -1 when `flags` say not to wait and another process has the lock.
-int open_locked(const std::string& path, int flags) {
-  const int descriptor = open_or_fail(path, O_RDWR | O_CREAT);
-  int result;
-  do {
-    result = ::flock(descriptor, LOCK_EX | flags);
-  } while (result != 0 && errno == EINTR);
-  if (result == 0) return descriptor;
-  const int error = errno;
-  ::close(descriptor);
-  if (error == EWOULDBLOCK) return -1;
-  fail("lock '" + path + "'", error);
-}
-
 /// The child's part between fork and exec, where only async-signal-safe functions may be called.
 [[noreturn]] void become(char* const* arguments, int input, int log, int lock, pid_t parent,
                          const sigset_t& signals) {
@@ -58,22 +43,6 @@ int open_locked(const std::string& path, int flags) {
 }
 
 }  // namespace
-
-std::optional<FileLock> FileLock::try_take(const std::string& path) {
-  const int descriptor = open_locked(path, LOCK_NB);
-  if (descriptor < 0) return std::nullopt;
-  return FileLock(descriptor);
-}
-
-FileLock FileLock::take(const std::string& path) { return FileLock(open_locked(path, 0)); }
-
-FileLock::FileLock(FileLock&& other) noexcept : descriptor_(other.descriptor_) {
-  other.descriptor_ = -1;
-}
-
-FileLock::~FileLock() {
-  if (descriptor_ >= 0) ::close(descriptor_);
-}
 
 ChildProcess::ChildProcess(const std::vector<std::string>& arguments, const std::string& log_path,
                            FileLock lock) {

@@ -6,25 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "core/files.h"
+
 namespace rep {
-
-/// An exclusive lock on a file (flock), which is made when it is not there and stays when the lock
-/// goes. The kernel gives it back when the last process that has it open ends, however it ends.
-class FileLock {
- public:
-  /// Nothing when another process holds it. Throws Error where nothing can be locked.
-  static std::optional<FileLock> try_take(const std::string& path);
-  /// Waits for it.
-  static FileLock take(const std::string& path);
-  FileLock(FileLock&& other) noexcept;
-  FileLock& operator=(FileLock&&) = delete;
-  ~FileLock();
-  int descriptor() const { return descriptor_; }
-
- private:
-  explicit FileLock(int descriptor) : descriptor_(descriptor) {}
-  int descriptor_;
-};
 
 /// This very executable, started anew with other arguments. It holds `lock` for as long as it
 /// lives, even beyond this process; its stdout and stderr are appended to a log. It is in a process
