@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs a published table anew: says what data and weights are missing, runs every row as a process of
-# its own (the same command goes on after a stop), and writes the table beside the published figures.
+# Runs a table anew, a published one or one of ours: says what data and weights are missing, runs every
+# row as a process of its own (the same command goes on after a stop), and writes the table, beside the
+# published figures where there are some.
 #
 # usage: scripts/reproduce.sh TABLE [options of rep sweep, e.g. --seeds 1,2,3 --jobs 2 --dry-run]
 #
@@ -13,7 +14,12 @@
 #              (Split CIFAR-100; ViT-B/16 of several pre-trainings)
 #   stream51   accuracy over tasks of prompt methods, streaming LDA and training on everything at once
 #              (Stream-51; ViT-B/16, ViT-L/16, ViT-Ti/16)
+#   methods    every method, on a part of CIFAR-100 at the size that two cores finish (configs/table; ViT-Ti/16)
+#   study      eight methods over three seeds, smaller still (configs/study; ViT-Ti/16)
+#   parts      REP's ablation on the study's stream, with layer dropping's clock running as fast as a task is
+#              short (ViT-Ti/16)
 #
+# Data and weights elsewhere: --set dataset.root=DIR --set backbone.weights=FILE.
 # Runs go to results/reproduce/TABLE/, the table to results/reproduce/TABLE.md and .html.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,11 +28,14 @@ cd "$(dirname "$0")/.."
 table=${1:-}
 case $table in
   -h | --help) print_help; exit 0 ;;
-  main | ablation | prompts | stream51) shift ;;
-  *) echo "error: which table? main, ablation, prompts or stream51; see scripts/reproduce.sh --help" >&2
+  main | ablation | prompts | stream51 | methods | study | parts) shift ;;
+  *) echo "error: which table? main, ablation, prompts, stream51, methods, study or parts; see scripts/reproduce.sh --help" >&2
      exit 2 ;;
 esac
-given=("$@")
+given=("$@") overrides=()
+for ((i = 1; i < $#; ++i)); do
+  if [[ ${!i} == --set ]]; then overrides+=(--set "${@:i+1:1}"); fi
+done
 rep=build/release/rep
 [[ -x $rep ]] || fail "$rep is not built; run scripts/setup.sh"
 folder=results/reproduce/$table
@@ -42,9 +51,10 @@ rows() {
   fi
   local needs=()
   for argument in "$@"; do
-    if [[ $argument == --grid ]]; then break; fi
+    if [[ $argument == --grid || $argument == --seeds ]]; then break; fi
     needs+=("$argument")
   done
+  needs+=("${overrides[@]}")
   "$rep" check "${needs[@]}" >/dev/null || missing=yes
 }
 
@@ -85,12 +95,44 @@ table_stream51() {
   done
 }
 
+table_methods() {
+  local past='{name: er, buffer_size: 50}, {name: er, buffer_size: 100}, {name: er, buffer_size: 200}'
+  past+=', {name: der, buffer_size: 100}, {name: derpp, buffer_size: 100}'
+  past+=', {name: icarl, buffer_size: 100}, {name: gdumb, buffer_size: 100}, {name: generative_replay}'
+  rows prompts configs/table/prompts.yaml \
+    --grid method.name=l2p,dualprompt,coda_prompt,hide_prompt,convprompt \
+    --grid 'efficiency={}, {token_merging: {kind: atom, n: 8}, layer_dropping: {kind: ald}}'
+  rows frozen configs/table/frozen.yaml \
+    --grid method.name=joint,no_prompt,linear_probe,ncm,slda,ewc,si,lwf,pnn
+  rows past configs/table/frozen.yaml --grid "method=$past"
+  rows ranpac configs/table/frozen.yaml --set 'method={name: ranpac, projection: 2000, first_task: none}'
+  rows finetune configs/table/trained.yaml
+  rows slca configs/table/trained.yaml --set method.name=slca --set train.optimizer.lr=0.01
+}
+
+table_study() {
+  rows methods configs/study/*.yaml --seeds 1,2,3
+}
+
+table_parts() {
+  # 0.001 of 1,875 iterations, as published, is as much of a task as 0.047 of 40.
+  local atom='token_merging: {kind: atom, n: 8}' ald='layer_dropping: {kind: ald, decay: 0.047'
+  local parts="{$atom, $ald}}, {}, {token_merging: {kind: tome, n: 8}, $ald}}"
+  parts+=", {$atom, layer_dropping: {kind: pld, decay: 0.047}}, {$atom, layer_dropping: {kind: random}}, {$ald}}"
+  parts+=", {token_merging: {kind: atom, n: 4}, $ald}}, {token_merging: {kind: atom, n: 10}, $ald}}"
+  parts+=", {$atom, $ald, min_keep: 0.1}}, {$atom, $ald, min_keep: 0.9}}"
+  rows parts configs/study/rep-l2p.yaml --grid "efficiency=$parts" --seeds 1
+}
+
 all_rows() {
   case $table in
     main) table_main ;;
     ablation) table_ablation ;;
     prompts) table_prompts ;;
     stream51) table_stream51 ;;
+    methods) table_methods ;;
+    study) table_study ;;
+    parts) table_parts ;;
   esac
 }
 

@@ -1,8 +1,6 @@
 // A run that is killed again and again, at moments that nobody chose, ends with the result of one
 // that was not. Over all registered methods in turn; scripts/test_kills.sh does it a few hundred
 // times.
-#include <unistd.h>
-
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
@@ -41,17 +39,12 @@ std::string experiment_of(const std::string& method) {
 
 // Starts or resumes a run and kills it after `seconds`; false when it had ended before.
 bool run_and_kill(const std::string& config, const std::string& output, double seconds) {
-  const pid_t child = fork();
-  if (child == 0) {
-    execl(REP_EXECUTABLE, REP_EXECUTABLE, "run", config.c_str(), "--output", output.c_str(), "-q",
-          "--resume", static_cast<char*>(nullptr));
-    _exit(127);
-  }
+  const pid_t child = start_run(config, output);
   std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
   kill(child, SIGKILL);
   int status = 0;
   waitpid(child, &status, 0);
-  return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+  return exit_status(status) == 128 + SIGKILL;
 }
 
 TEST(Kills, AtRandomMomentsChangeNoResult) {

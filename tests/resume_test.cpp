@@ -1,7 +1,5 @@
 // Nothing is lost: a run that was killed, at whatever moment, ends with the result of one that was
 // not.
-#include <unistd.h>
-
 #include <csignal>
 #include <thread>
 
@@ -23,12 +21,7 @@ int64_t lines_of(const std::string& path) {
 // status as a shell would say it.
 int run_and_signal(const std::string& config, const std::string& output, int64_t lines,
                    int signal) {
-  const pid_t child = fork();
-  if (child == 0) {
-    execl(REP_EXECUTABLE, REP_EXECUTABLE, "run", config.c_str(), "--output", output.c_str(), "-q",
-          "--resume", static_cast<char*>(nullptr));
-    _exit(127);
-  }
+  const pid_t child = start_run(config, output);
   int status = 0;
   while (waitpid(child, &status, WNOHANG) == 0) {
     if (lines_of(output + "/metrics.jsonl") >= lines) {
@@ -38,7 +31,7 @@ int run_and_signal(const std::string& config, const std::string& output, int64_t
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return exit_status(status);
 }
 
 class Resume : public ::testing::TestWithParam<const char*> {};

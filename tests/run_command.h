@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <array>
 #include <cstdio>
@@ -18,6 +19,11 @@ struct Finished {
   std::string output;  // stdout and stderr together
 };
 
+/// What waitpid gave, as a shell would say it.
+inline int exit_status(int status) {
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
 /// Runs a line of shell.
 inline Finished shell_command(const std::string& command) {
   FILE* pipe = popen(("{ " + command + "; } 2>&1").c_str(), "r");
@@ -27,13 +33,24 @@ inline Finished shell_command(const std::string& command) {
     finished.output.append(buffer.data(), got);
   }
   const int status = pclose(pipe);
-  finished.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  finished.exit_code = exit_status(status);
   return finished;
 }
 
 /// Runs the built executable with these arguments.
 inline Finished rep_command(const std::string& arguments) {
   return shell_command(REP_EXECUTABLE " " + arguments);
+}
+
+/// Starts a run, or goes on with the one in `output`, and does not wait for it.
+inline pid_t start_run(const std::string& config, const std::string& output) {
+  const pid_t child = fork();
+  if (child == 0) {
+    execl(REP_EXECUTABLE, REP_EXECUTABLE, "run", config.c_str(), "--output", output.c_str(), "-q",
+          "--resume", static_cast<char*>(nullptr));
+    _exit(127);
+  }
+  return child;
 }
 
 /// An empty folder of this test's own.
