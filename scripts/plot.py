@@ -4,8 +4,9 @@
 usage: scripts/plot.py [--output DIR] [--suffix png,svg] RESULT_OR_FOLDER...
 
 Writes DIR/accuracy (mean over the tasks seen so far, with the deviation over seeds as a band),
-DIR/forgetting (the same), and DIR/cost (final accuracy against training MACs, peak bytes and
-joules). Results with one configuration but for the seed are one line. Needs python3-matplotlib.
+DIR/forgetting (the same), DIR/cost (final accuracy against training MACs, peak bytes and joules)
+and DIR/blocks (the tokens that enter each block of a ViT in a training step that runs it, and the
+share of steps that do). Results with one configuration but for the seed are one line. Needs python3-matplotlib.
 """
 import argparse
 import json
@@ -118,6 +119,35 @@ def plot_cost(plt, runs, save):
     save(figure)
 
 
+def plot_blocks(plt, runs, save):
+    def per_block(results, key):
+        rows = [(r["cost"]["per_iteration"].get("efficiency") or {}).get(key) for r in results]
+        return None if None in rows else [statistics.fmean(column) for column in zip(*rows)]
+
+    panels = [("tokens_per_block_mean", "tokens that enter", 1),
+              ("block_run_fraction", "training steps that run the block, %", 100)]
+    figure, all_axes = plt.subplots(1, 2, figsize=(9, 4))
+    drawn = set()
+    for i, (name, results) in enumerate(runs.items()):
+        curves = [per_block(results, key) for key, _, _ in panels]
+        # Methods whose steps look alike are one line, under the first one's name.
+        if None in curves or str(curves) in drawn:
+            continue
+        drawn.add(str(curves))
+        for axes, curve, (_, _, scale) in zip(all_axes, curves, panels):
+            axes.plot(range(1, len(curve) + 1), [scale * y for y in curve],
+                      DASHES[i // len(COLOURS) % len(DASHES)], markersize=4, label=name, **style(i))
+    if not drawn:
+        return plt.close(figure)
+    for axes, (_, label, _) in zip(all_axes, panels):
+        axes.set_xlabel("block")
+        axes.set_ylabel(label)
+        axes.set_ylim(0, 1.08 * axes.dataLim.ymax)
+        axes.grid(alpha=0.3)
+    all_axes[0].legend(fontsize="small")
+    save(figure)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("paths", nargs="+", metavar="RESULT_OR_FOLDER")
@@ -148,6 +178,7 @@ def main():
     plot_over_tasks(plt, runs, mean_so_far, "mean accuracy over tasks so far, %", saver("accuracy"))
     plot_over_tasks(plt, runs, forgetting_so_far, "forgetting, points", saver("forgetting"))
     plot_cost(plt, runs, saver("cost"))
+    plot_blocks(plt, runs, saver("blocks"))
 
 
 if __name__ == "__main__":

@@ -120,7 +120,8 @@ table_parts() {
   local parts="{$atom, $ald}}, {}, {token_merging: {kind: tome, n: 8}, $ald}}"
   parts+=", {$atom, layer_dropping: {kind: pld, decay: 0.047}}, {$atom, layer_dropping: {kind: random}}, {$ald}}"
   parts+=", {token_merging: {kind: atom, n: 4}, $ald}}, {token_merging: {kind: atom, n: 10}, $ald}}"
-  parts+=", {$atom, $ald, min_keep: 0.1}}, {$atom, $ald, min_keep: 0.9}}"
+  parts+=", {$atom, $ald, min_keep: 0.1}}, {$atom, $ald, min_keep: 0.9}}, {$atom}"
+  parts+=", {token_merging: {kind: atom, n: 8, proportional_attention: true}, $ald}}"
   rows parts configs/study/rep-l2p.yaml --grid "efficiency=$parts" --seeds 1
 }
 

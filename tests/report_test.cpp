@@ -295,6 +295,29 @@ TEST(Report, DrawsTheCurvesToScale) {
   EXPECT_EQ(forgetting[0], forgetting[1]);
 }
 
+TEST(Report, DrawsTokensAndBlocksOfAStep) {
+  const std::string root = fresh_folder("report_blocks");
+  const std::vector<std::vector<double>> tokens{{100, 80}, {100, 60}}, runs{{1, 0.5}, {1, 0.75}};
+  for (size_t seed = 0; seed < 2; ++seed) {
+    const std::string path =
+        put(root + "/" + std::to_string(seed), {"l2p", static_cast<int64_t>(seed), 60});
+    Json result = read_json(path);
+    result["cost"]["per_iteration"]["efficiency"] = {{"tokens_per_block_mean", tokens[seed]},
+                                                     {"block_run_fraction", runs[seed]}};
+    write_text(path, result.dump());
+  }
+  put(root + "/none", {"er", 1, 60});
+  const std::string page = make_report(options(root, "html"));
+  // A fall from 100 to the mean of 80 and 60, of 1 to that of .5 and .75: er has no line.
+  for (const char* title : {"Tokens a block", "Blocks a step"}) {
+    const auto lines = heights(page, title);
+    ASSERT_EQ(lines.size(), 1U) << title;
+    ASSERT_EQ(lines[0].size(), 2U) << title;
+    EXPECT_GT(lines[0][1] - lines[0][0], 20) << title;
+  }
+  EXPECT_EQ(xml_fault(page), "");
+}
+
 TEST(Report, APageIsWellFormedWhateverTheResultsSay) {
   const std::string root = fresh_folder("report_page_hostile");
   const std::string evil = "</td><script>alert('x')</script>&\x02\x1b \xEF\xBF\xBE\"";

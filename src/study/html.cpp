@@ -10,7 +10,7 @@ namespace rep {
 namespace {
 
 // A result is an untrusted file: what is drawn of it has bounds.
-constexpr size_t kMostTasks = 10000;
+constexpr size_t kMostTasks = 10000, kMostBlocks = 1000;
 constexpr double kLeast = 1e-100, kMost = 1e100;
 
 constexpr char kHead[] = R"(<!DOCTYPE html>
@@ -115,6 +115,33 @@ std::string chart_of_cost(const Table& table, const std::string& what, const std
   return draw(chart);
 }
 
+/// What the training steps did in each block of a ViT, mean and deviation over the runs; "" where
+/// no result says it.
+std::string chart_of_blocks(const Table& table, const std::string& title, const std::string& key,
+                            const std::string& unit, double scale) {
+  Chart chart{title, "block", unit, {}, /*joined=*/true};
+  const Json::json_pointer at("/cost/per_iteration/efficiency/" + key);
+  for (const Row& row : table.rows) {
+    std::vector<std::vector<double>> values;  // [block][run]
+    for (const Run* run : row.runs) {
+      if (!run->result.contains(at) || !run->result[at].is_array()) continue;
+      const Json& blocks = run->result[at];
+      for (size_t i = 0; i < std::min(blocks.size(), kMostBlocks); ++i) {
+        if (!blocks[i].is_number() || std::abs(blocks[i].get<double>()) > kMost) break;
+        if (values.size() <= i) values.emplace_back();
+        values[i].push_back(scale * blocks[i].get<double>());
+      }
+    }
+    ChartSeries series{label_of(row), {}};
+    for (size_t i = 0; i < values.size(); ++i) {
+      const Statistic s = statistic(values[i]);
+      series.points.push_back({static_cast<double>(i + 1), s.mean, 0, s.deviation});
+    }
+    chart.series.push_back(std::move(series));
+  }
+  return draw(chart);
+}
+
 std::string html_table(const Table& table) {
   // Marks that xml_text would replace, taken off before.
   const auto lines = cells(table, {" ± ", "\x02", "\x03"});
@@ -159,6 +186,10 @@ std::string as_html(const Table& table) {
                                   {"energy", "energy_joules"}}) {
     text += chart_of_cost(table, what, key);
   }
+  text += chart_of_blocks(table, "Tokens a block", "tokens_per_block_mean",
+                          "tokens that enter the block in a step that runs it", 1);
+  text += chart_of_blocks(table, "Blocks a step", "block_run_fraction",
+                          "training steps that run the block, %", 100);
   return text + "</body>\n</html>\n";
 }
 

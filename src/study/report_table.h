@@ -69,8 +69,9 @@ struct Style {
 /// The headers, then a line a row, as text.
 std::vector<std::vector<std::string>> cells(const Table& table, const Style& style);
 
-/// A page by itself: the table, its notes, and pictures of accuracy and forgetting over tasks and
-/// of accuracy against costs. It is XML, too, whatever the texts.
+/// A page by itself: the table, its notes, and pictures of accuracy and forgetting over tasks, of
+/// accuracy against costs, and of tokens and blocks in a training step. It is XML, too, whatever
+/// the texts.
 std::string as_html(const Table& table);
 
 /// table | markdown | latex | csv | json | html.
