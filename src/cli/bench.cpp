@@ -124,10 +124,8 @@ void add_bench_command(CLI::App& app) {
   command->add_option("--set", arguments->set, "Override a key")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
-  command->add_option("--steps", arguments->steps, "Steps to measure [10]")
-      ->check(CLI::PositiveNumber);
-  command->add_option("--warmup", arguments->warmup, "Steps before them [3]")
-      ->check(CLI::NonNegativeNumber);
+  command->add_option("--steps", arguments->steps, "Steps to measure [10]")->check(kPositiveCount);
+  command->add_option("--warmup", arguments->warmup, "Steps before them [3]")->check(kCount);
   command->add_flag("--data", arguments->data,
                     "Time making the network's inputs on one thread instead; needs no weights");
   command->add_flag("--json", arguments->json, "Print JSON");

@@ -1,8 +1,13 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cstdint>
 
 namespace rep {
+
+/// Checks of counts. CLI11's own would print the largest double, all 309 digits of it.
+inline const CLI::Range kCount(int64_t{0}, int64_t{1} << 53, "NONNEGATIVE");
+inline const CLI::Range kPositiveCount(int64_t{1}, int64_t{1} << 53, "POSITIVE");
 
 // One file a subcommand. Each adds itself to the program, with a help text that ends in an example;
 // what it does runs as CLI11's callback and throws Error, Interrupted or anything else to main().

@@ -201,10 +201,12 @@ struct InspectArguments {
 };
 
 void inspect(const InspectArguments& arguments) {
-  const std::string suffix = std::filesystem::path(arguments.file).extension().string();
+  std::filesystem::path path = arguments.file;
+  if (std::filesystem::is_directory(path)) path /= "result.json";  // a run's folder
+  const std::string file_name = path.string(), suffix = path.extension().string();
   if (suffix == ".json") {
-    const Json result = parse(read_file(arguments.file, kMaxResultBytes), arguments.file);
-    const Json summary = summarise_result(result, arguments.file);
+    const Json result = parse(read_file(file_name, kMaxResultBytes), file_name);
+    const Json summary = summarise_result(result, file_name);
     if (arguments.json) {
       print_json(summary);
     } else {
@@ -212,8 +214,8 @@ void inspect(const InspectArguments& arguments) {
     }
     return;
   }
-  const WeightFile file = read_weight_file(arguments.file, suffix);
-  const Json summary = summarise_weights(file, arguments.file);
+  const WeightFile file = read_weight_file(file_name, suffix);
+  const Json summary = summarise_weights(file, file_name);
   if (arguments.json) {
     print_json(summary);
   } else {
@@ -229,7 +231,8 @@ void add_inspect_command(CLI::App& app) {
       "inspect", "Tensors of a weight file or checkpoint, or the summary of a result");
   command
       ->add_option("file", arguments->file,
-                   "Weights or checkpoint (.safetensors, .npz, .pth, .pt, .bin), or result.json")
+                   "Weights or checkpoint (.safetensors, .npz, .pth, .pt, .bin), result.json, or a "
+                   "run's folder")
       ->required();
   command->add_flag("--json", arguments->json, "Print JSON");
   command->footer("Example: rep inspect weights/vit_tiny.safetensors");

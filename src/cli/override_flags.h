@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "cli/commands.h"
+
 namespace rep {
 
 /// The flags that change an experiment's configuration, for every command that runs experiments.
@@ -16,10 +18,8 @@ struct OverrideFlags {
     command.add_option("--set", set, "Override a key, e.g. train.optimizer.lr=0.01")
         ->type_name("KEY=VALUE")
         ->allow_extra_args(false);
-    command.add_option("--limit-train", limit_train, "Train images kept a class")
-        ->check(CLI::NonNegativeNumber);
-    command.add_option("--limit-test", limit_test, "Test images kept a class")
-        ->check(CLI::NonNegativeNumber);
+    command.add_option("--limit-train", limit_train, "Train images kept a class")->check(kCount);
+    command.add_option("--limit-test", limit_test, "Test images kept a class")->check(kCount);
   }
 
   /// "key=value". The flags that are another way to say --set come last, so that they win.

@@ -87,7 +87,7 @@ void add_run_command(CLI::App& app) {
       "results/try");
   command->add_option("config", arguments->config, "The experiment (YAML)")->required();
   arguments->flags.add_to(*command);
-  command->add_option("--seed", arguments->seed, "The run's seed")->check(CLI::NonNegativeNumber);
+  command->add_option("--seed", arguments->seed, "The run's seed")->check(kCount);
   command->add_option("--output", arguments->output, "The run's folder [results/NAME-sSEED]");
   command->add_option("--device", arguments->device, "auto, cpu, cuda or cuda:N");
   command->add_flag("--resume", arguments->resume, "Go on with the run in the output folder");

@@ -106,13 +106,13 @@ void add_sweep_command(CLI::App& app) {
   command->add_option("--seeds", options.seeds, "The runs' seeds, e.g. 1,2,3 [as configured]")
       ->delimiter(',')
       ->allow_extra_args(false)
-      ->check(CLI::NonNegativeNumber);
+      ->check(kCount);
   arguments->flags.add_to(*command);
   command
       ->add_option("--jobs", options.jobs,
                    "Runs at a time, which share the cores where the configuration does not say "
                    "threads [half the cores, at least 1; what SLURM allows]")
-      ->check(CLI::PositiveNumber);
+      ->check(kPositiveCount);
   command->add_option("--output", options.output, "Holds a folder for each run")
       ->capture_default_str();
   command->add_flag("--dry-run", arguments->dry_run,

@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <mutex>
@@ -153,12 +154,6 @@ std::atomic<int64_t> g_bytes{0}, g_peak{0};
 // alignment.
 class CountingAllocator final : public c10::Allocator {
  public:
-  static constexpr size_t kHeader = 64;
-  explicit CountingAllocator(c10::Allocator* base) {
-    base_ = base;
-    base_delete_ = base->raw_deleter();
-    TORCH_CHECK(base_delete_, "LibTorch's CPU allocator has no raw deleter");
-  }
   // Without `override` on purpose: 1.13 declares allocate const, 2.x not, and copy_data only exists
   // there.
   c10::DataPtr allocate(size_t bytes) const { return take(bytes); }
@@ -169,27 +164,35 @@ class CountingAllocator final : public c10::Allocator {
   c10::DeleterFnPtr raw_deleter() const override { return &give_back; }
 
  private:
+  // Before the data.
+  struct alignas(64) Header {
+    void* block;
+    int64_t bytes;
+  };
+
+  // malloc and not posix_memalign, as LibTorch does: glibc (to 2.37) looks there for a block that
+  // is larger than the one that was freed of the same size, so that a step's blocks never fit where
+  // the last step's were, and the process grows by a third.
   static c10::DataPtr take(size_t bytes) {
     if (bytes == 0) return {nullptr, nullptr, &give_back, c10::Device(c10::kCPU)};
-    char* block = static_cast<char*>(base_->raw_allocate(bytes + kHeader));
+    void* block = std::malloc(bytes + sizeof(Header) + alignof(Header));
+    TORCH_CHECK(block, "not enough memory: a tensor of ", bytes, " bytes cannot be had");
+    auto* header = reinterpret_cast<Header*>(
+        (reinterpret_cast<uintptr_t>(block) + alignof(Header)) / alignof(Header) * alignof(Header));
     const auto count = static_cast<int64_t>(bytes);
-    std::memcpy(block, &count, sizeof count);
+    *header = {block, count};
     const int64_t now = g_bytes.fetch_add(count) + count;
     int64_t peak = g_peak.load();
     while (now > peak && !g_peak.compare_exchange_weak(peak, now)) {
     }
-    return {block + kHeader, block + kHeader, &give_back, c10::Device(c10::kCPU)};
+    return {header + 1, header + 1, &give_back, c10::Device(c10::kCPU)};
   }
   static void give_back(void* data) {
     if (!data) return;
-    char* block = static_cast<char*>(data) - kHeader;
-    int64_t count = 0;
-    std::memcpy(&count, block, sizeof count);
-    g_bytes.fetch_sub(count);
-    base_delete_(block);
+    const Header header = *(static_cast<Header*>(data) - 1);
+    g_bytes.fetch_sub(header.bytes);
+    std::free(header.block);
   }
-  static inline c10::Allocator* base_ = nullptr;
-  static inline c10::DeleterFnPtr base_delete_ = nullptr;
 };
 
 // ---- joules: the machine's sensors ----
@@ -284,7 +287,7 @@ PhaseCost PhaseCost::operator-(const PhaseCost& earlier) const {
 void install_meter() {
   static const bool installed = [] {
     // Leaked: tensors with static storage may outlive any destructor of ours.
-    c10::SetCPUAllocator(new CountingAllocator(c10::GetCPUAllocator()));
+    c10::SetCPUAllocator(new CountingAllocator);
     at::addGlobalCallback(at::RecordFunctionCallback(on_start, on_end)
                               .needsInputs(true)
                               .scopes({at::RecordScope::FUNCTION}));
