@@ -5,33 +5,23 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "core/error.h"
 #include "core/random.h"
 #include "tests/golden.h"
-
-// After <cstdio>, which it needs and does not include.
-#include <jpeglib.h>
+#include "tests/jpeg_bytes.h"
 
 namespace rep {
 namespace {
 
-/// How a file is to be written.
-struct Format {
-  std::string name;
-  int components = 3, across = 1, down = 1;  // how many samples of brightness there are to a colour
-  bool progressive = false, arithmetic = false;
-  unsigned restart = 0;  // blocks between restart markers
-};
+using testing::encode_jpeg;
+using Format = testing::JpegFormat;
 
 /// Smooth colours and a little noise: every coefficient counts, and a colour differs from its
 /// neighbours.
@@ -47,44 +37,6 @@ Image landscape(int64_t height, int64_t width) {
     }
   }
   return image;
-}
-
-std::vector<uint8_t> encode(const Format& format, const Image& image) {
-  jpeg_compress_struct info{};
-  jpeg_error_mgr errors{};
-  info.err = jpeg_std_error(&errors);
-  errors.error_exit = [](j_common_ptr) { throw std::runtime_error("libjpeg cannot encode"); };
-  jpeg_create_compress(&info);
-  unsigned char* bytes = nullptr;
-  unsigned long size = 0;
-  jpeg_mem_dest(&info, &bytes, &size);
-  info.image_height = static_cast<JDIMENSION>(image.height);
-  info.image_width = static_cast<JDIMENSION>(image.width);
-  info.input_components = format.components;
-  info.in_color_space = format.components == 3 ? JCS_RGB : JCS_GRAYSCALE;
-  jpeg_set_defaults(&info);
-  jpeg_set_quality(&info, 90, TRUE);
-  info.comp_info[0].h_samp_factor = format.across;
-  info.comp_info[0].v_samp_factor = format.down;
-  info.arith_code = format.arithmetic ? TRUE : FALSE;
-  info.restart_interval = format.restart;
-  if (format.progressive) jpeg_simple_progression(&info);
-  jpeg_start_compress(&info, TRUE);
-  std::vector<uint8_t> row(static_cast<size_t>(image.width * format.components));
-  for (int64_t y = 0; y < image.height; ++y) {
-    for (size_t i = 0; i < row.size(); ++i) {
-      const size_t pixel = i / static_cast<size_t>(format.components);
-      const size_t channel = i % static_cast<size_t>(format.components);
-      row[i] = image.pixels[(static_cast<size_t>(y * image.width) + pixel) * 3 + channel];
-    }
-    JSAMPROW one = row.data();
-    jpeg_write_scanlines(&info, &one, 1);
-  }
-  jpeg_finish_compress(&info);
-  jpeg_destroy_compress(&info);
-  std::vector<uint8_t> file(bytes, bytes + size);
-  std::free(bytes);
-  return file;
 }
 
 cv::Mat whole_by_opencv(const std::vector<uint8_t>& file) {
@@ -143,7 +95,7 @@ TEST(DecodeJpeg, HasTheWholeDecodesPixelsInEveryCrop) {
   for (const Format& format : kPlain) {
     for (const auto& [height, width] : std::vector<std::pair<int, int>>{
              {1, 1}, {7, 3}, {16, 16}, {17, 33}, {64, 48}, {99, 131}, {150, 203}}) {
-      const std::vector<uint8_t> file = encode(format, landscape(height, width));
+      const std::vector<uint8_t> file = encode_jpeg(format, landscape(height, width));
       const cv::Mat whole = whole_by_opencv(file);
       ASSERT_EQ(whole.rows, height);
       for (int draws = 0; draws < 150; ++draws) {
@@ -168,7 +120,7 @@ TEST(DecodeJpeg, HasTheWholeDecodesPixelsInEveryCrop) {
 
 TEST(DecodeJpeg, DecodesLittleMoreThanTheCrop) {
   // A pixel to either side, then whole blocks of 16: columns 32 to 96 for 45 to 80.
-  const std::vector<uint8_t> file = encode({"4:2:0", 3, 2, 2}, landscape(150, 203));
+  const std::vector<uint8_t> file = encode_jpeg({"4:2:0", 3, 2, 2}, landscape(150, 203));
   ImagePart part;
   const Region region{30, 45, 50, 35};
   ASSERT_TRUE(decode_jpeg(
@@ -184,7 +136,7 @@ Region everything(int64_t height, int64_t width) { return {0, 0, height, width};
 TEST(DecodeJpeg, LeavesOtherKindsToOpenCvWithTheSamePixels) {
   for (const Format& format :
        {Format{"progressive", 3, 2, 2, true}, Format{"arithmetic", 3, 2, 2, false, true}}) {
-    const std::vector<uint8_t> file = encode(format, landscape(99, 131));
+    const std::vector<uint8_t> file = encode_jpeg(format, landscape(99, 131));
     ImagePart part;
     EXPECT_FALSE(decode_jpeg(file.data(), file.size(), everything, part)) << format.name;
     const Region region{10, 20, 30, 40};
@@ -195,7 +147,7 @@ TEST(DecodeJpeg, LeavesOtherKindsToOpenCvWithTheSamePixels) {
 }
 
 std::vector<uint8_t> with_exif(const std::vector<uint8_t>& entry) {
-  std::vector<uint8_t> file = encode({"4:2:0", 3, 2, 2}, landscape(40, 60));
+  std::vector<uint8_t> file = encode_jpeg({"4:2:0", 3, 2, 2}, landscape(40, 60));
   std::vector<uint8_t> exif = {0xFF, 0xE1, 0, 34, 'E', 'x', 'i', 'f', 0, 0, 'M', 'M',
                                0,    42,   0, 0,  0,   8,   0,   1,   0, 0, 0,   0,
                                0,    0,    0, 0,  0,   0,   0,   0,   0, 0, 0,   0};
@@ -233,7 +185,7 @@ TEST(DecodeJpeg, TreatsDamagedFilesAsOpenCvDoes) {
   ::testing::internal::CaptureStderr();
   int refused = 0, survived = 0;
   for (const Format& format : kPlain) {
-    const std::vector<uint8_t> valid = encode(format, landscape(40, 50));
+    const std::vector<uint8_t> valid = encode_jpeg(format, landscape(40, 50));
     for (uint64_t round = 0; round < 250; ++round) {
       Random random({77, round});
       std::vector<uint8_t> file = valid;
@@ -269,7 +221,7 @@ TEST(DecodeJpeg, TreatsDamagedFilesAsOpenCvDoes) {
 }
 
 TEST(DecodeJpeg, PrintsNothingAboutDamage) {
-  std::vector<uint8_t> file = encode({"4:2:0", 3, 2, 2}, landscape(99, 131));
+  std::vector<uint8_t> file = encode_jpeg({"4:2:0", 3, 2, 2}, landscape(99, 131));
   file.erase(file.end() - file.size() / 2, file.end() - 2);  // the end marker stays
   ImagePart part;
   ::testing::internal::CaptureStderr();
@@ -280,12 +232,12 @@ TEST(DecodeJpeg, PrintsNothingAboutDamage) {
   const Region top{0, 0, 16, 131};
   ASSERT_TRUE(decode_jpeg(
       file.data(), file.size(), [&](int64_t, int64_t) { return top; }, part));
-  const std::vector<uint8_t> undamaged = encode({"4:2:0", 3, 2, 2}, landscape(99, 131));
+  const std::vector<uint8_t> undamaged = encode_jpeg({"4:2:0", 3, 2, 2}, landscape(99, 131));
   EXPECT_EQ(difference(part, whole_by_opencv(undamaged), top), "");
 }
 
 TEST(DecodeJpeg, PassesOnWhatTheCallerThrows) {
-  const std::vector<uint8_t> file = encode({"4:4:4"}, landscape(9, 9));
+  const std::vector<uint8_t> file = encode_jpeg({"4:4:4"}, landscape(9, 9));
   ImagePart part;
   EXPECT_THROW(decode_jpeg(
                    file.data(), file.size(),

@@ -25,9 +25,20 @@ struct Source {
   }
 };
 
+/// Whether a result can echo the text: JSON is UTF-8.
+bool is_utf8(const std::string& text) {
+  try {
+    Json(text).dump();
+    return true;
+  } catch (const Json::exception&) {
+    return false;
+  }
+}
+
 /// Looks at the parser's events before any tree is built. It refuses what would make the tree
 /// dangerous to walk (great depth, aliases: they may loop, multiply, or share a node that an
-/// override changes) and what yaml-cpp lets pass in silence (repeated keys, a second document).
+/// override changes) and what yaml-cpp lets pass in silence (repeated keys, a second document) or
+/// makes of the escapes \_ and \N (Latin-1 bytes).
 class Inspector : public YAML::EventHandler {
  public:
   explicit Inspector(const Source& source) : source_(source) {}
@@ -45,6 +56,7 @@ class Inspector : public YAML::EventHandler {
   }
   void OnScalar(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
                 const std::string& value) override {
+    if (!is_utf8(value)) source_.fail(mark, "a text whose escapes do not give UTF-8");
     if (!open_.empty() && open_.back().at_key && !open_.back().keys.insert(value).second) {
       source_.fail(mark, "key " + quoted(value) + " is given twice");
     }
@@ -96,19 +108,12 @@ class Inspector : public YAML::EventHandler {
   int64_t documents_ = 0;
 };
 
-/// Whether a result can echo the text: JSON is UTF-8.
-bool is_utf8(const std::string& text) {
-  try {
-    Json(text).dump();
-    return true;
-  } catch (const Json::exception&) {
-    return false;
-  }
-}
-
 YAML::Node parse_untrusted(const std::string& text, const Source& source) {
   if (text.size() > kLargestFile) source.fail(YAML::Mark::null_mark(), "larger than 1 MiB");
-  if (!is_utf8(text)) source.fail(YAML::Mark::null_mark(), "not UTF-8 text");
+  // Outside of quotes yaml-cpp takes a zero byte for the beginning of an escape.
+  if (!is_utf8(text) || text.find('\0') != std::string::npos) {
+    source.fail(YAML::Mark::null_mark(), "not UTF-8 text");
+  }
   try {
     std::istringstream stream(text);
     YAML::Parser parser(stream);

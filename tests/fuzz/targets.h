@@ -8,17 +8,21 @@
 #include <functional>
 #include <iterator>
 #include <map>
+#include <opencv2/imgcodecs.hpp>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "core/config.h"
 #include "core/error.h"
+#include "core/random.h"
 #include "data/dataset.h"
+#include "data/jpeg.h"
 #include "data/stream.h"
 #include "tensor/npz.h"
 #include "tensor/safetensors.h"
 #include "tensor/torch_zip.h"
+#include "tests/jpeg_bytes.h"
 #include "tests/zip_bytes.h"
 
 // The readers of files that may come from anybody, each behind one function of bytes, for libFuzzer
@@ -115,6 +119,65 @@ inline void config(const std::string& bytes) {
   to_json(config).dump();  // as results are written
 }
 
+inline uint8_t at(const ImagePart& part, int64_t y, int64_t x, int64_t channel) {
+  const int64_t pixel = (y - part.top) * part.pixels.width + x - part.left;
+  return part.pixels.pixels.at(static_cast<size_t>(pixel * 3 + channel));
+}
+
+/// Decodes a part and the whole of a JPEG file, and compares both with OpenCV's decoding, which the
+/// decoder promises the pixels of. What it leaves to OpenCV is refused here.
+inline void jpeg(const std::string& bytes) {
+  const auto* const data = reinterpret_cast<const uint8_t*>(bytes.data());
+  Region crop, all;
+  const auto some = [&](int64_t height, int64_t width) {
+    constexpr int64_t kPixels = 1 << 18;  // larger ones take seconds and show nothing new
+    if (width > kPixels / height) throw Error("a large picture");
+    Random random({bytes.size()});
+    const auto below = [&](int64_t n) {
+      return static_cast<int64_t>(random.below(static_cast<uint64_t>(n)));
+    };
+    crop.height = 1 + below(height);
+    crop.width = 1 + below(width);
+    crop.top = below(height - crop.height + 1);
+    crop.left = below(width - crop.width + 1);
+    return crop;
+  };
+  const auto whole = [&](int64_t height, int64_t width) { return all = {0, 0, height, width}; };
+  ImagePart part, picture;
+  const bool part_decodes = decode_jpeg(data, bytes.size(), some, part);
+  if (!decode_jpeg(data, bytes.size(), whole, picture)) throw Error("left to OpenCV");
+  if (!part_decodes) throw std::logic_error("the whole decodes, but a part does not");
+  const cv::Mat expected =
+      cv::imdecode(cv::Mat(1, static_cast<int>(bytes.size()), CV_8UC1, const_cast<uint8_t*>(data)),
+                   cv::IMREAD_COLOR);
+  if (expected.empty()) throw Error("OpenCV decodes nothing");
+  if (expected.rows != all.height || expected.cols != all.width) {
+    throw std::logic_error("OpenCV has a picture of another size");
+  }
+  for (int64_t y = 0; y < all.height; ++y) {
+    for (int64_t x = 0; x < all.width; ++x) {
+      const bool in_crop = y >= crop.top && y < crop.top + crop.height && x >= crop.left &&
+                           x < crop.left + crop.width;
+      for (int channel = 0; channel < 3; ++channel) {
+        const uint8_t pixel =
+            expected.at<cv::Vec3b>(static_cast<int>(y), static_cast<int>(x))[2 - channel];
+        if (at(picture, y, x, channel) != pixel) throw std::logic_error("the whole differs");
+        if (in_crop && at(part, y, x, channel) != pixel) throw std::logic_error("a part differs");
+      }
+    }
+  }
+}
+
+/// A small JPEG file of that kind, all of whose pixels differ from their neighbours.
+inline std::string jpeg_bytes(const testing::JpegFormat& format) {
+  Image image = Image::make(19, 37);
+  for (size_t i = 0; i < image.pixels.size(); ++i) {
+    image.pixels[i] = static_cast<uint8_t>(i * 89 + i / 111 * 23);
+  }
+  const std::vector<uint8_t> file = testing::encode_jpeg(format, image);
+  return {file.begin(), file.end()};
+}
+
 inline std::string file_bytes(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) throw std::runtime_error(path + " is not there");
@@ -169,6 +232,11 @@ inline std::map<std::string, Target> targets() {
          "[4.5, 0, 30, 0], \"0.png\"], [0, 0, 0, 2, [30, 40, 3], [30, 10, 25, 5], \"0.png\"]]",
          "[[3, [30, 40, 3], [30, 10, 25, 5], \"0.png\"], [51, [30, 40, 3], [3, 1, 2, 0], "
          "\"0.png\"]]"}}},
+      {"jpeg",
+       {jpeg,
+        {jpeg_bytes({"4:2:0", 3, 2, 2}), jpeg_bytes({"4:4:4"}), jpeg_bytes({"4:1:1", 3, 4, 1}),
+         jpeg_bytes({"4:4:0, restarts", 3, 1, 2, false, false, 3}), jpeg_bytes({"grey", 1}),
+         jpeg_bytes({"progressive", 3, 2, 2, true})}}},
       {"safetensors",
        {[](const std::string& bytes) { read_safetensors(memory_file().put(bytes)); },
         {file_bytes(fixtures + "dtypes.safetensors")}}},
