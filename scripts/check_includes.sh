@@ -18,7 +18,7 @@ study    core
 cli      core tensor data nn methods run study
 main.cpp core tensor data nn methods run study cli
 '
-# data/loader.h is where images become tensors: the one file of data that knows LibTorch.
+# In data, where images become tensors, only loader, device_images and task_images know LibTorch.
 readonly without_torch='^src/(core|study)/'
 
 status=0

@@ -74,6 +74,7 @@ TEST_F(Cifar100Test, ReadsFineLabelsAndPlanarPixels) {
   const Image image = dataset->image(2);
   EXPECT_EQ(image.height, 32);
   EXPECT_EQ(image.width, 32);
+  EXPECT_EQ(dataset->side(), 32);
   const auto pixel = [&](size_t y, size_t x) {
     const auto first = image.pixels.begin() + static_cast<int64_t>(y * 32 + x) * 3;
     return std::vector<int>(first, first + 3);
@@ -139,6 +140,7 @@ TEST_F(Cifar100Test, LimitKeepsTheFirstImagesOfEachClass) {
   EXPECT_EQ(two->labels(), (std::vector<int64_t>{4, 4, 6, 6, 9}));
   EXPECT_EQ(two->image(3).pixels, open(Split::kTrain)->image(4).pixels);
   EXPECT_EQ(two->num_classes(), 100);
+  EXPECT_EQ(two->side(), 32);
   EXPECT_EQ(open(Split::kTrain, ", limit_train: 1")->labels(), (std::vector<int64_t>{4, 6, 9}));
   EXPECT_NE(two->fingerprint(), open(Split::kTrain)->fingerprint());
 }

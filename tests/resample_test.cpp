@@ -10,26 +10,10 @@
 #include <vector>
 
 #include "data/image_files.h"
-#include "tests/golden.h"
+#include "tests/golden_images.h"
 
 namespace rep {
 namespace {
-
-/// The reference cases' inputs: bytes of the generator, as they are or in cells of 8 x 8.
-Image golden_input(const std::string& kind, uint32_t seed, int64_t height, int64_t width) {
-  const int64_t cell = kind == "blocks" ? 8 : 1, columns = (width + cell - 1) / cell;
-  Image image = Image::make(height, width);
-  for (int64_t y = 0; y < height; ++y) {
-    for (int64_t x = 0; x < width; ++x) {
-      for (int64_t c = 0; c < 3; ++c) {
-        const int64_t i = ((y / cell) * columns + x / cell) * 3 + c;
-        image.pixels[static_cast<size_t>((y * width + x) * 3 + c)] =
-            static_cast<uint8_t>((golden::k16(seed, static_cast<uint32_t>(i)) + 32768) >> 8);
-      }
-    }
-  }
-  return image;
-}
 
 Image resize_and_center_crop(const Image& image, int64_t shorter_side, int64_t size,
                              Filter filter) {
@@ -75,7 +59,7 @@ TEST(Resize, EqualsPillowToTheLastBit) {
   for (const auto& c : reference["cases"]) {
     SCOPED_TRACE(c["image"].get<std::string>() + " " + c["h"].dump() + " " + c["op"].dump());
     const Image image =
-        golden_operation(c["op"], golden_input(c["image"], c["seed"], c["h"], c["w"]));
+        golden_operation(c["op"], golden::image(c["image"], c["seed"], c["h"], c["w"]));
     ASSERT_EQ(image.width, c["size_wh"][0].get<int64_t>());
     ASSERT_EQ(image.height, c["size_wh"][1].get<int64_t>());
     int64_t sum = 0, squares = 0;
@@ -93,7 +77,7 @@ TEST(Resize, EqualsPillowToTheLastBit) {
 }
 
 TEST(Resize, LeavesAPictureOfThatSizeAsItIs) {
-  const Image image = golden_input("noise", 7, 9, 13);
+  const Image image = golden::image("noise", 7, 9, 13);
   EXPECT_EQ(resize(image, 9, 13, Filter::kBicubic).pixels, image.pixels);
   EXPECT_EQ(resize(image, 9, 13, Filter::kBilinear).pixels, image.pixels);
 }
@@ -175,7 +159,7 @@ TEST(Resize, EqualsThePlainArithmeticForEverySizeAndRegion) {
     SCOPED_TRACE(::testing::PrintToString(c));
     const Region region{2, 3, c[0], c[1]};
     for (const int64_t margin : {0, 4}) {  // 0: the region ends where the picture's memory ends
-      const Image image = golden_input("noise", 5, c[0] + 2 + margin, c[1] + 3 + margin);
+      const Image image = golden::image("noise", 5, c[0] + 2 + margin, c[1] + 3 + margin);
       for (const Filter filter : {Filter::kBilinear, Filter::kBicubic}) {
         EXPECT_EQ(resize_region(image, region, c[2], c[3], filter).pixels,
                   resized_plainly(cut_out(image, region), c[2], c[3], filter).pixels);
@@ -187,8 +171,8 @@ TEST(Resize, EqualsThePlainArithmeticForEverySizeAndRegion) {
 TEST(ResizeAndCenterCrop, ShowsTheMiddleOfTheWholeResize) {
   // torchvision: the longer side becomes int(48 * 101 / 75) = int(64.64), the crop begins at
   // round((48 - 33) / 2) = round(7.5) = 8 and round((64 - 33) / 2) = round(15.5) = 16.
-  const Image landscape = golden_input("noise", 6, 75, 101);
-  const Image portrait = golden_input("noise", 7, 101, 75);
+  const Image landscape = golden::image("noise", 6, 75, 101);
+  const Image portrait = golden::image("noise", 7, 101, 75);
   for (const Filter filter : {Filter::kBilinear, Filter::kBicubic}) {
     EXPECT_EQ(resize_and_center_crop(landscape, 48, 33, filter).pixels,
               cut_out(resized_plainly(landscape, 48, 64, filter), {8, 16, 33, 33}).pixels);

@@ -80,6 +80,7 @@ TEST(Synthetic, HoldsAsManyImagesAsAskedFor) {
   const Image image = train->image(11);
   EXPECT_EQ(image.height, 40);
   EXPECT_EQ(image.width, 40);
+  EXPECT_EQ(train->side(), 40);
   EXPECT_EQ(image.pixels.size(), 40u * 40 * 3);
 }
 

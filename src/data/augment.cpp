@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "core/error.h"
 
@@ -27,6 +28,13 @@ void shift(Image& image, int64_t top, int64_t left) {
 void render(const Image& image, int64_t top, int64_t left, const View& view, Image& out) {
   resize(image, top, left, view.resizing, out);
   if (view.top != 0 || view.left != 0) shift(out, view.top, view.left);
+}
+
+/// Writes that row of a matrix, zeros where it has no such row; returns where the next one goes.
+float* write_row(const std::vector<float>& rows, int64_t row, int64_t columns, float* out) {
+  const bool inside = row >= 0 && row * columns < static_cast<int64_t>(rows.size());
+  return inside ? std::copy_n(rows.data() + row * columns, columns, out)
+                : std::fill_n(out, columns, 0.0f);
 }
 
 /// Python's round(): halves go to the even neighbour.
@@ -127,6 +135,15 @@ Image Transform::view(const Image& image, Random random) const {
   render(image, 0, 0, view, out);
   if (view.flip) flip_horizontally(out);
   return out;
+}
+
+void Transform::weigh(const View& view, int64_t height, int64_t width, float* out) const {
+  thread_local std::vector<float> down, across;
+  rep::weigh(view.resizing, height, width, down, across);
+  for (int64_t i = 0; i < size_; ++i) {
+    out = write_row(down, i + view.top, height, out);
+    out = write_row(across, (view.flip ? size_ - 1 - i : i) + view.left, width, out);
+  }
 }
 
 void Transform::apply(const Image& image, Random random, float* out) const {

@@ -51,6 +51,12 @@ class Transform {
   View fetch(const Dataset& dataset, int64_t index, Random random, ImagePart& part) const;
   /// Writes float [3, size, size] to `out`. `part` is what fetch() got, or more of that image.
   void apply(const ImagePart& part, const View& view, float* out) const;
+  /// The view of a whole image of that extent as matrix products (resample.h), for device_images.h:
+  /// row i of `out`, float [size, height + width], is what the image's rows weigh in the picture's
+  /// row i, followed by what its columns weigh in column i. Black rows and columns are zeros.
+  void weigh(const View& view, int64_t height, int64_t width, float* out) const;
+  /// What the network gets for a byte, by channel: float [3, 256].
+  const float* values() const { return value_[0]; }
   /// draw() and apply() of a whole image.
   void apply(const Image& image, Random random, float* out) const;
   /// The eight-bit picture that apply() then normalises: for previews and tests.

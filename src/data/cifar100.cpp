@@ -77,6 +77,7 @@ class Cifar100 : public Dataset {
   const std::vector<int64_t>& labels() const override { return labels_; }
   const std::vector<std::string>& class_names() const override { return class_names_; }
 
+  int64_t side() const override { return kSide; }
   int64_t stored_bytes(int64_t) const override { return kRecord; }
   Image image(int64_t index) const override {
     Image image = Image::make(kSide, kSide);

@@ -31,6 +31,7 @@ class FirstOfEachClass : public Dataset {
     }
     return starts;
   }
+  int64_t side() const override { return whole_->side(); }
   int64_t stored_bytes(int64_t index) const override {
     return whole_->stored_bytes(indices_.at(static_cast<size_t>(index)));
   }

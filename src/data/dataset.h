@@ -24,6 +24,9 @@ class Dataset {
   /// Of frames of videos: whether each image begins one, which then goes on to the next beginning.
   /// [size], or empty where images are no frames.
   virtual std::vector<bool> sequence_starts() const { return {}; }
+  /// Height and width of every image, where all are squares of one size that is known before any is
+  /// read; 0 elsewhere.
+  virtual int64_t side() const { return 0; }
   /// What the image takes on disk: 0 when it is computed, -1 when its file is not there.
   virtual int64_t stored_bytes(int64_t) const { return 0; }
   /// Throws Error naming the file when the image cannot be had.

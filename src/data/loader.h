@@ -16,13 +16,17 @@ namespace rep {
 struct Batch {
   torch::Tensor images;   // float [B, 3, S, S], normalised
   torch::Tensor labels;   // int64 [B], in the order of the stream
-  torch::Tensor indices;  // int64 [B], positions in the data set
+  torch::Tensor indices;  // int64 [B], positions in the data set; always on the CPU
   int64_t size() const { return labels.size(0); }
 };
 
 /// Hands out batches that worker threads prepare ahead, in order. A batch is a function of the
 /// samples and `keys` alone: the same whatever the number of workers, and reachable from any
 /// `first_batch`. Memory is a fixed ring of buffers, so peak bytes do not depend on timing.
+///
+/// For a GPU the ring is pinned memory, from which a batch is copied while the caller goes on. Of
+/// DeviceImages (data/device_images.h) on that device the workers prepare only what makes the views
+/// there, of the same bits.
 class Loader {
  public:
   struct Options {
@@ -30,6 +34,7 @@ class Loader {
     int64_t workers = 1;
     bool drop_last = false;
     int64_t first_batch = 0;                 // for a resume
+    torch::Device device = torch::kCPU;      // where images and labels are wanted
     uint64_t seed = 0, task = 0, epoch = 0;  // keys of the augmentation's random numbers
   };
   /// `samples` in the order in which they shall come.

@@ -321,6 +321,24 @@ void resize(const Image& image, int64_t image_top, int64_t image_left, const Res
   resample_columns(work, out);
 }
 
+void weigh(const Resizing& resizing, int64_t height, int64_t width, std::vector<float>& down_rows,
+           std::vector<float>& across_rows) {
+  thread_local Taps taps;
+  const auto fill = [&](const Axis& axis, int64_t inputs, std::vector<float>& rows) {
+    find_taps(axis, resizing.filter, taps);
+    rows.assign(taps.first.size() * static_cast<size_t>(inputs), 0.0f);
+    const int32_t* weights = taps.weights.data();
+    for (size_t i = 0; i < taps.first.size(); ++i, weights += taps.stride) {
+      float* const row = rows.data() + static_cast<int64_t>(i) * inputs + taps.first[i];
+      for (int32_t k = 0; k < taps.count[i]; ++k) {
+        row[k] = static_cast<float>(weights[k]) / (1 << kPrecision);
+      }
+    }
+  };
+  fill(down(resizing), height, down_rows);
+  fill(across(resizing), width, across_rows);
+}
+
 Image resize_region(const Image& image, const Region& region, int64_t height, int64_t width,
                     Filter filter) {
   Image out = Image::make(height, width);

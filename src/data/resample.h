@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "data/image.h"
 
@@ -39,5 +40,13 @@ Region pixels_of(const Resizing& resizing);
 /// pixels_of(resizing) at least; `out` has the window's size. Allocates nothing once its thread is
 /// warm.
 void resize(const Image& image, int64_t top, int64_t left, const Resizing& resizing, Image& out);
+
+/// The same as two matrices, for a whole image of that extent: row y of `down` [window.height,
+/// height] is what the image's rows weigh in the output's row y, row x of `across` [window.width,
+/// width] what its columns weigh in column x. Each pass, first across, then down, is a product
+/// whose sums are rounded (halves up) to a byte. Weights are multiples of 2^-22, so that sums are
+/// exact in double precision and the bytes are resize()'s, in whatever order they are added up.
+void weigh(const Resizing& resizing, int64_t height, int64_t width, std::vector<float>& down,
+           std::vector<float>& across);
 
 }  // namespace rep

@@ -361,6 +361,7 @@ class Synthetic : public Dataset {
   const std::vector<int64_t>& labels() const override { return labels_; }
   const std::vector<std::string>& class_names() const override { return names_; }
 
+  int64_t side() const override { return options_.image_size; }
   Image image(int64_t index) const override {
     const int64_t label = labels_.at(static_cast<size_t>(index));
     const int64_t class_id = options_.first_class + label;

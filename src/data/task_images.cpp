@@ -69,6 +69,7 @@ void TaskImages::each_batch(const std::vector<Sample>& samples,
   Loader::Options options;
   options.batch_size = options_.batch_size;
   options.workers = options_.workers;
+  options.device = device_;
   std::vector<Sample> order = samples;
   const auto all = static_cast<int64_t>(samples.size());
   const int64_t visited =
@@ -80,7 +81,7 @@ void TaskImages::each_batch(const std::vector<Sample>& samples,
   Batch batch;
   for (int64_t left = visited; left > 0 && loader.next(batch); left -= batch.size()) {
     const int64_t n = std::min(left, batch.size());
-    visit({batch.images.narrow(0, 0, n).to(device_), batch.labels.narrow(0, 0, n).to(device_),
+    visit({batch.images.narrow(0, 0, n), batch.labels.narrow(0, 0, n),
            batch.indices.narrow(0, 0, n)});
   }
   if (visited == all) return;

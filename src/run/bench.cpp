@@ -7,6 +7,7 @@
 
 #include "core/progress.h"
 #include "data/dataset.h"
+#include "data/device_images.h"
 #include "run/learner.h"
 #include "run/loops.h"
 #include "run/result.h"
@@ -68,8 +69,8 @@ Json bench(const Config& asked, int64_t steps, int64_t warmup) {
   config.train.drop_last = true;  // every measured step is of a whole batch
   const torch::Device device = choose_device(config.device);
   seed_everything(config.seed);
-  const auto train = open_dataset(config.dataset, Split::kTrain, config.seed);
-  const auto test = open_dataset(config.dataset, Split::kTest, config.seed);
+  const auto train = open_dataset(config.dataset, Split::kTrain, config.seed, device);
+  const auto test = open_dataset(config.dataset, Split::kTest, config.seed, device);
   const Stream stream = cut_into_tasks(*train, *test, config.stream, config.seed);
   const Task& task = stream.tasks.front();
   Learner learner(config, stream, *train, device);

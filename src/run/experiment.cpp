@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "data/dataset.h"
+#include "data/device_images.h"
 #include "data/stream.h"
 #include "revision.h"
 #include "run/learner.h"
@@ -83,8 +84,8 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
 
   // What there is to learn, and in what order: a function of data set and seed, never of the
   // method.
-  const auto train = open_dataset(config.dataset, Split::kTrain, config.seed);
-  const auto test = open_dataset(config.dataset, Split::kTest, config.seed);
+  const auto train = open_dataset(config.dataset, Split::kTrain, config.seed, device);
+  const auto test = open_dataset(config.dataset, Split::kTest, config.seed, device);
   Stream stream = cut_into_tasks(*train, *test, config.stream, config.seed);
   const bool joint = Registry<MethodKind>::get().at(config.method.name).value.joint;
   if (joint) give_all_training_to_the_last_task(stream);

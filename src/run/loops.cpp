@@ -31,11 +31,6 @@ double scheduled_lr(const TrainConfig& config, int64_t epoch) {
   return config.optimizer.lr;
 }
 
-Batch to_device(const Batch& batch, const torch::Device& device) {
-  if (device.is_cpu()) return batch;
-  return {batch.images.to(device), batch.labels.to(device), batch.indices};
-}
-
 // This process's images of a batch; one that counts nothing where there are fewer than processes.
 struct Share {
   Batch batch;
@@ -117,6 +112,7 @@ void train_task(Learner& learner, const Dataset& data, const Task& task, int64_t
     Loader::Options options;
     options.batch_size = config.train.batch_size;
     options.workers = config.train.workers;
+    options.device = learner.device;
     // What is less than one batch is a batch, as in batches().
     options.drop_last = config.train.drop_last && images >= config.train.batch_size;
     options.first_batch = position.iteration % per_epoch;
@@ -139,7 +135,6 @@ void train_task(Learner& learner, const Dataset& data, const Task& task, int64_t
         const PhaseScope phase(Phase::kDataWait);
         if (!loader.next(batch)) break;
         share = share_of(batch, *learner.world);
-        share.batch = to_device(share.batch, learner.device);
       }
       torch::Tensor loss;
       {
@@ -202,6 +197,7 @@ Correct evaluate(Learner& learner, const Dataset& data, const Task& task, int64_
   Loader::Options options;
   options.batch_size = config.eval.batch_size;
   options.workers = config.train.workers;
+  options.device = learner.device;
   const auto [first, last] = learner.world->part_of(static_cast<int64_t>(task.test.size()));
   Loader loader(data, {task.test.begin() + first, task.test.begin() + last},
                 learner.transform(config, /*train=*/false), options);
@@ -215,7 +211,6 @@ Correct evaluate(Learner& learner, const Dataset& data, const Task& task, int64_
   Batch batch;
   while (loader.next(batch)) {
     stop_if_told();
-    batch = to_device(batch, learner.device);
     const torch::Tensor logits = learner.method->predict(batch);
     class_hits += logits.narrow(1, 0, seen).argmax(1).eq(batch.labels).sum();
     task_hits += logits.narrow(1, task.first_label, task.last_label() - task.first_label)

@@ -9,6 +9,7 @@
 #include "core/hash.h"
 #include "core/interrupt.h"
 #include "data/dataset.h"
+#include "data/device_images.h"
 #include "data/stream.h"
 #include "run/learner.h"
 #include "run/loops.h"
@@ -92,8 +93,8 @@ Pretrained pretrain(const Config& config, const std::string& path, Progress& pro
   const torch::Device device = choose_device(config.device);
   seed_everything(config.seed);
 
-  const auto train = open_dataset(config.dataset, Split::kTrain, config.seed);
-  const auto test = open_dataset(config.dataset, Split::kTest, config.seed);
+  const auto train = open_dataset(config.dataset, Split::kTrain, config.seed, device);
+  const auto test = open_dataset(config.dataset, Split::kTest, config.seed, device);
   const Stream stream = cut_into_tasks(*train, *test, config.stream, config.seed);
   const Task& all = stream.tasks.front();
   Learner learner(config, stream, *train, device);

@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/progress.h"
 #include "data/dataset.h"
+#include "data/device_images.h"
 #include "data/loader.h"
 #include "data/stream.h"
 #include "run/learner.h"
@@ -44,13 +45,14 @@ class Rehearsal {
       : config_(config),
         wanted_steps_(steps),
         memory_only_(memory_only),
-        train_(open_dataset(config.dataset, Split::kTrain, config.seed)),
-        test_(open_dataset(config.dataset, Split::kTest, config.seed)),
+        device_(choose_device(config.device)),
+        train_(open_dataset(config.dataset, Split::kTrain, config.seed, device_)),
+        test_(open_dataset(config.dataset, Split::kTest, config.seed, device_)),
         stream_(cut_into_tasks(*train_, *test_, config.stream, config.seed)),
         joint_(Registry<MethodKind>::get().at(config.method.name).value.joint) {
     config_.memory_limit.clear();
     if (joint_) give_all_training_to_the_last_task(stream_);
-    learner_ = std::make_unique<Learner>(config, stream_, *train_, choose_device(config.device));
+    learner_ = std::make_unique<Learner>(config, stream_, *train_, device_);
     learner_->efficiency->remember_test_queries(test_->size());
   }
 
@@ -290,6 +292,7 @@ class Rehearsal {
     Loader::Options options;
     options.batch_size = std::min(batch, all);
     options.workers = config_.train.workers;
+    options.device = device_;
     const Loader rest(*test_, others, learner_->transform(config_, /*train=*/false), options);
 
     task.test.resize(static_cast<size_t>(std::min(batch, all)));
@@ -363,6 +366,7 @@ class Rehearsal {
   Config config_;
   const int64_t wanted_steps_;
   const bool memory_only_;
+  const torch::Device device_;
   const std::unique_ptr<Dataset> train_, test_;
   Stream stream_;
   const bool joint_;

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "data/image.h"
+#include "tests/golden.h"
+
+namespace rep::golden {
+
+/// The reference cases' inputs: bytes of the generator, as they are or in cells of 8 x 8.
+inline Image image(const std::string& kind, uint32_t seed, int64_t height, int64_t width) {
+  const int64_t cell = kind == "blocks" ? 8 : 1, columns = (width + cell - 1) / cell;
+  Image out = Image::make(height, width);
+  for (int64_t y = 0; y < height; ++y) {
+    for (int64_t x = 0; x < width; ++x) {
+      for (int64_t c = 0; c < 3; ++c) {
+        const int64_t i = ((y / cell) * columns + x / cell) * 3 + c;
+        out.pixels[static_cast<size_t>((y * width + x) * 3 + c)] =
+            static_cast<uint8_t>((k16(seed, static_cast<uint32_t>(i)) + 32768) >> 8);
+      }
+    }
+  }
+  return out;
+}
+
+}  // namespace rep::golden
