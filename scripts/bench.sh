@@ -11,7 +11,7 @@
 # Every cell is one `rep bench`: its JSON goes to DIR (results/bench), and DIR/table.md lists them all,
 # those of earlier calls too. Steps are in multiples of one plain forward pass, op by op, of the same
 # batch, timed between the steps of the same process. REP queries a ViT-Ti and holds the keep ratio of
-# layer dropping at its mean over a task of 1,875 steps, as configs/readme/large-rep-l2p.yaml explains.
+# layer dropping at its mean over a task of 1,875 steps, as configs/bench/large-rep-l2p.yaml explains.
 # Testing is that of a run of 10 tasks: an image's query is computed once, its prompted pass in every
 # task from its own on.
 set -euo pipefail
@@ -38,8 +38,8 @@ mkdir -p "$output"
 for precision in "${precisions[@]}"; do
   for backbone in "${backbones[@]}"; do
     for method in "${methods[@]}"; do
-      if [[ $method == rep-* ]]; then config=configs/readme/large-rep-l2p.yaml
-      else config=configs/readme/large-l2p.yaml; fi
+      if [[ $method == rep-* ]]; then config=configs/bench/large-rep-l2p.yaml
+      else config=configs/bench/large-l2p.yaml; fi
       file=$output/$backbone-$method-$precision.json
       say "$method on $backbone, $precision"
       "$rep" bench "$config" --steps "$steps" --warmup 1 --json --set name="$method" \

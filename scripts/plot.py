@@ -90,6 +90,7 @@ def plot_over_tasks(plt, runs, curve, label, save):
                   label=f"{name} (n = {len(results)})", **style(i))
         axes.fill_between(x, [m - d for m, d in points], [m + d for m, d in points], alpha=0.2,
                           color=style(i)["color"], linewidth=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("tasks learned")
     axes.set_ylabel(label)
     axes.grid(alpha=0.3)
@@ -98,12 +99,11 @@ def plot_over_tasks(plt, runs, curve, label, save):
 
 
 def plot_cost(plt, runs, save):
-    costs = [("training MACs", lambda r: sum(r["cost"]["total"]["macs"]["train"].values())),
-             ("peak tensor bytes", lambda r: r["cost"]["total"]["peak_tensor_bytes"]),
-             ("joules", lambda r: r["cost"]["total"]["energy_joules"])]
-    costs = [(n, f) for n, f in costs if all(f(r) for rs in runs.values() for r in rs)]
-    if not costs:
-        return
+    costs = [("training, GMAC", lambda r: sum(r["cost"]["total"]["macs"]["train"].values()) / 1e9),
+             ("peak of tensors, MB", lambda r: r["cost"]["total"]["peak_tensor_bytes"] / 1e6),
+             ("energy, J", lambda r: r["cost"]["total"]["energy_joules"])]
+    if any(r["cost"]["total"]["energy_joules"] is None for rs in runs.values() for r in rs):
+        costs.pop()
     figure, all_axes = plt.subplots(1, len(costs), figsize=(4.5 * len(costs), 4), squeeze=False,
                                     sharey=True)
     for axes, (cost, of) in zip(all_axes[0], costs):
@@ -111,7 +111,9 @@ def plot_cost(plt, runs, save):
             y, dy = spread([r["metrics"]["average_accuracy"] for r in results])
             x, dx = spread([of(r) for r in results])
             axes.errorbar(x, y, dy, dx, capsize=2, linestyle="", label=name, **style(i))
-        axes.set_xscale("log")
+        values = [of(r) for results in runs.values() for r in results]
+        if max(values) > 10 * min(values) > 0:
+            axes.set_xscale("log")
         axes.set_xlabel(cost)
         axes.grid(alpha=0.3, which="both")
     all_axes[0][0].set_ylabel("average accuracy, %")
@@ -140,6 +142,7 @@ def plot_blocks(plt, runs, save):
     if not drawn:
         return plt.close(figure)
     for axes, (_, label, _) in zip(all_axes, panels):
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("block")
         axes.set_ylabel(label)
         axes.set_ylim(0, 1.08 * axes.dataLim.ymax)

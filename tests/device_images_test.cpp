@@ -134,6 +134,7 @@ TEST_P(OnDevice, ViewsAreTheTransformsToTheLastBit) {
     for (const std::string preset : {"l2p", "coda", "crop", "none"}) {
       for (const bool train : {true, false}) {
         for (const int64_t size : {16, 32, 224}) {
+          if (size == 224 && height != 32) continue;  // the rest takes seconds and shows no more
           const Transform transform(preset, size, normalisation("imagenet"), train);
           std::vector<torch::Tensor> expected, weights;
           std::vector<int64_t> indices;

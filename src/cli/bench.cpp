@@ -118,7 +118,7 @@ void add_bench_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "bench", "Time training steps, by phase and as a ratio to one plain forward pass");
   command->footer(
-      "Example: rep bench configs/readme/large-l2p.yaml --steps 5 --json\n"
+      "Example: rep bench configs/bench/large-l2p.yaml --steps 5 --json\n"
       "         rep bench configs/cifar100/l2p.yaml --data");
   command->add_option("config", arguments->config, "The experiment (YAML)")->required();
   command->add_option("--set", arguments->set, "Override a key")
