@@ -93,7 +93,7 @@ inline std::string small_experiment(const std::string& method, const std::string
          "dataset: {name: synthetic, classes: 6, train_per_class: 16, test_per_class: 4}\n"
          "stream: {tasks: 3}\n"
          "backbone: {name: vit_nano, weights: random, trainable: " +
-         std::string(method == "finetune" ? "all" : "none") +
+         std::string(method == "finetune" || method == "slca" ? "all" : "none") +
          "}\n"
          "method: {name: " +
          method +
