@@ -151,6 +151,7 @@ say "running the rows of $table into $folder"
 pass=run status=0
 all_rows
 if [[ " ${given[*]} " == *" --dry-run "* ]]; then exit "$status"; fi
-"$rep" report "$folder" --published --format markdown --output "$folder.md" --html "$folder.html"
+"$rep" report "$folder" --published --format markdown --output "$folder.md"
+"$rep" report "$folder" --published --html "$folder.html"
 say "the table is in $folder.md and, with pictures, in $folder.html"
 exit "$status"
