@@ -98,13 +98,14 @@ table_stream51() {
 table_methods() {
   local past='{name: er, buffer_size: 50}, {name: er, buffer_size: 100}, {name: er, buffer_size: 200}'
   past+=', {name: der, buffer_size: 100}, {name: derpp, buffer_size: 100}'
-  past+=', {name: icarl, buffer_size: 100}, {name: gdumb, buffer_size: 100}, {name: generative_replay}'
+  past+=', {name: icarl, buffer_size: 100}, {name: gdumb, buffer_size: 100}'
   rows prompts configs/table/prompts.yaml \
     --grid method.name=l2p,dualprompt,coda_prompt,hide_prompt,convprompt \
     --grid 'efficiency={}, {token_merging: {kind: atom, n: 8}, layer_dropping: {kind: ald}}'
   rows frozen configs/table/frozen.yaml \
     --grid method.name=joint,no_prompt,linear_probe,ncm,slda,ewc,si,lwf,pnn
   rows past configs/table/frozen.yaml --grid "method=$past"
+  rows generative configs/table/frozen.yaml --set method.name=generative_replay --set train.optimizer.lr=0.001
   rows ranpac configs/table/frozen.yaml --set 'method={name: ranpac, projection: 2000, first_task: none}'
   rows finetune configs/table/trained.yaml
   rows slca configs/table/trained.yaml --set method.name=slca --set train.optimizer.lr=0.01
