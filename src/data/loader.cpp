@@ -20,34 +20,6 @@
 namespace rep {
 namespace {
 
-/// Copies to the device that the host does not wait for; on the CPU everything is there already.
-/// LibTorch's device-neutral events need no header or library of CUDA's.
-class Transfer {
- public:
-  explicit Transfer(const torch::Device& device) : device_(device) {}
-  bool is_from_pinned_memory() const { return device_.is_cuda(); }
-
-  torch::Tensor send(const torch::Tensor& rows) const {
-    return rows.to(device_, rows.scalar_type(), /*non_blocking=*/true);
-  }
-  /// After the last send() of a batch.
-  void mark_end() {
-    if (!is_from_pinned_memory()) return;
-    if (!end_) end_.emplace(device_.type());
-    end_->record(c10::impl::VirtualGuardImpl(device_.type()).getStream(device_));
-  }
-  /// Until the copies before mark_end() are done; not until what was computed since is. By then the
-  /// device has that to do, so that looking now and then (1.13's events cannot be waited for) does
-  /// not hold it up.
-  void wait() const {
-    while (end_ && !end_->query()) std::this_thread::sleep_for(std::chrono::microseconds(20));
-  }
-
- private:
-  torch::Device device_;
-  std::optional<c10::Event> end_;
-};
-
 /// The data set's images on the device where the batches are wanted, if it has them there.
 const DeviceImages* images_on(const torch::Device& device, const Dataset& dataset) {
   const auto* const there = dynamic_cast<const DeviceImages*>(&dataset);
@@ -60,6 +32,34 @@ const DeviceImages* images_on(const torch::Device& device, const Dataset& datase
 // free, that is when the caller has finished with the batch one ring before; slots become full out
 // of order and are handed out in order.
 struct Loader::State {
+  /// Copies to the device that the host does not wait for; on the CPU everything is there already.
+  /// LibTorch's device-neutral events need no header or library of CUDA's.
+  class Transfer {
+   public:
+    explicit Transfer(const torch::Device& device) : device_(device) {}
+    bool is_from_pinned_memory() const { return device_.is_cuda(); }
+
+    torch::Tensor send(const torch::Tensor& rows) const {
+      return rows.to(device_, rows.scalar_type(), /*non_blocking=*/true);
+    }
+    /// After the last send() of a batch.
+    void mark_end() {
+      if (!is_from_pinned_memory()) return;
+      if (!end_) end_.emplace(device_.type());
+      end_->record(c10::impl::VirtualGuardImpl(device_.type()).getStream(device_));
+    }
+    /// Until the copies before mark_end() are done; not until what was computed since is. By then
+    /// the device has that to do, so that looking now and then (1.13's events cannot be waited for)
+    /// does not hold it up.
+    void wait() const {
+      while (end_ && !end_->query()) std::this_thread::sleep_for(std::chrono::microseconds(20));
+    }
+
+   private:
+    torch::Device device_;
+    std::optional<c10::Event> end_;
+  };
+
   /// Room for one batch. The workers touch only the raw pointers: an ATen call there could
   /// allocate, and the peak of tensor bytes would then depend on timing.
   struct Slot {
