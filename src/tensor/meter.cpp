@@ -170,7 +170,7 @@ class CountingAllocator final : public c10::Allocator {
     int64_t bytes;
   };
 
-  // malloc and not posix_memalign, as LibTorch does: glibc (to 2.37) looks there for a block that
+  // malloc and not posix_memalign, as LibTorch does: glibc (2.36) looks there for a block that
   // is larger than the one that was freed of the same size, so that a step's blocks never fit where
   // the last step's were, and the process grows by a third.
   static c10::DataPtr take(size_t bytes) {
