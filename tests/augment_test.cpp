@@ -159,6 +159,28 @@ TEST(Transform, ApplyIsTheNormalisedView) {
   }
 }
 
+TEST(Transform, NormalisesEveryByteAsTorchvisionDoesToTheLastBit) {
+  Image bytes = Image::make(1, 1);
+  for (const char* name : {"none", "imagenet", "cifar", "half"}) {
+    const Normalisation norm = normalisation(name);
+    // 17 alike: a vector of them and one more.
+    const Transform transform("none", 17, norm, /*train=*/false);
+    for (int p = 0; p < 256; ++p) {
+      bytes.pixels.assign(3, static_cast<uint8_t>(p));
+      const std::vector<float> out = apply(transform, bytes, Random({1}));
+      for (size_t c = 0; c < 3; ++c) {
+        volatile float scaled = static_cast<float>(p) / 255.0f;  // each step rounded
+        volatile float centred = scaled - norm.mean[c];
+        const float expected = centred / norm.std[c];
+        for (size_t i = 0; i < 17 * 17; ++i) {
+          ASSERT_EQ(out[c * 17 * 17 + i], expected) << name << " " << p << " " << c << " " << i;
+        }
+        ASSERT_EQ(transform.values()[256 * c + static_cast<size_t>(p)], expected);
+      }
+    }
+  }
+}
+
 TEST(Transform, TestViewsAreResizedThenCroppedAndNeverRandom) {
   const Image image = noise(4, 60, 47);
   const auto view = [&](const char* preset, int64_t size) {

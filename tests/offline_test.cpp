@@ -6,6 +6,12 @@
 namespace rep {
 namespace {
 
+constexpr char kRep[] =
+    "efficiency:\n"
+    "  query_backbone: {name: vit_nano, weights: random}\n"
+    "  token_merging: {kind: atom, n: 4}\n"
+    "  layer_dropping: {kind: ald, decay: 0.05}\n";
+
 std::vector<std::string> methods() {
   std::vector<std::string> names;
   const nlohmann::json list = nlohmann::json::parse(rep_command("list methods --json").output);
@@ -37,17 +43,12 @@ TEST(Offline, EveryMethodRunsFromItsDefaults) {
 }
 
 TEST(Offline, PromptMethodsRunWithTheWholeOfRep) {
-  const std::string rep =
-      "efficiency:\n"
-      "  query_backbone: {name: vit_nano, weights: random}\n"
-      "  token_merging: {kind: atom, n: 4}\n"
-      "  layer_dropping: {kind: ald, decay: 0.05}\n";
   for (const char* name :
        {"l2p", "dualprompt", "coda_prompt", "hide_prompt", "convprompt", "slca", "ranpac"}) {
     SCOPED_TRACE(name);
     const std::string folder = fresh_folder(std::string("offline_rep_") + name);
     const std::string command = "run " +
-                                write_text(folder + "/c.yaml", small_experiment(name, rep)) +
+                                write_text(folder + "/c.yaml", small_experiment(name, kRep)) +
                                 " -q --output " + folder + "/out";
     Finished run = rep_command(command);
     if (run.output.find("backbone.trainable") != std::string::npos) {
@@ -58,6 +59,27 @@ TEST(Offline, PromptMethodsRunWithTheWholeOfRep) {
     EXPECT_LT(result["cost"]["per_iteration"]["blocks_mean"].get<double>(), 6);
     EXPECT_LT(result["cost"]["per_iteration"]["tokens_mean"].get<double>(),
               std::string(name) == "l2p" ? 65 + 25 : 65);
+  }
+}
+
+// Threads change the last bits of sums, and nothing that is reported of accuracy.
+TEST(Offline, TwoThreadCountsGiveTheSameAccuracy) {
+  for (const char* name : {"l2p", "coda_prompt", "finetune"}) {
+    SCOPED_TRACE(name);
+    const std::string folder = fresh_folder(std::string("offline_threads_") + name);
+    const std::string config = write_text(folder + "/c.yaml", small_experiment(name, kRep));
+    const auto result = [&](const std::string& threads) {
+      const std::string out = folder + "/" + threads;
+      const Finished run =
+          rep_command("run " + config + " -q --output " + out + " --set threads=" + threads +
+                      (name == std::string("finetune") ? " --set backbone.trainable=all" : ""));
+      EXPECT_EQ(run.exit_code, 0) << run.output;
+      return read_json(out + "/result.json");
+    };
+    const nlohmann::json one = result("1"), three = result("3");
+    EXPECT_EQ(one["accuracy"], three["accuracy"]);
+    EXPECT_EQ(one["cost"]["total"]["flops"], three["cost"]["total"]["flops"]);
+    EXPECT_FALSE(one["accuracy"].is_null());
   }
 }
 

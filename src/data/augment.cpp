@@ -2,32 +2,50 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <numeric>
 #include <vector>
 
 #include "core/error.h"
+#include "core/lanes.h"
 
 namespace rep {
 namespace {
 
 constexpr double kMinRatio = 3.0 / 4, kMaxRatio = 4.0 / 3;
 
-// What a window of the image's own size sees that begins at (top, left); black outside the image.
-void shift(Image& image, int64_t top, int64_t left) {
-  const Image before = image;
-  std::fill(image.pixels.begin(), image.pixels.end(), uint8_t{0});
-  const int64_t first = std::max<int64_t>(0, -left);
-  const int64_t last = std::min(image.width, image.width - left);
-  for (int64_t y = std::max<int64_t>(0, -top); y < std::min(image.height, image.height - top);
-       ++y) {
-    const uint8_t* from = before.pixels.data() + 3 * ((y + top) * image.width + first + left);
-    std::copy_n(from, 3 * (last - first), image.pixels.data() + 3 * (y * image.width + first));
-  }
+/// Calls `take(c, y, x, bytes, n)` for what the view shows of the image, which begins at (top,
+/// left) of the whole one: n pixels of colour c in row y, from x on, mirrored where the view is
+/// flipped. What is left out lies outside the image.
+template <class Take>
+void look(const Image& image, int64_t top, int64_t left, const View& view, const Take& take) {
+  const Region& window = view.resizing.window;
+  const int64_t first = std::max<int64_t>(0, view.left);
+  const int64_t n = window.width - std::abs(view.left);
+  const int64_t x = std::max<int64_t>(0, view.flip ? view.left : -view.left);
+  resize(image, top, left, view.resizing, [&](int64_t row, const uint8_t* colours, int64_t plane) {
+    const int64_t y = row - view.top;
+    if (y < 0 || y >= window.height) return;
+    for (int64_t c = 0; c < 3; ++c) take(c, y, x, colours + c * plane + first, n);
+  });
 }
 
-/// The view of `image`, which begins at (top, left) of the whole one, but for the flip.
-void render(const Image& image, int64_t top, int64_t left, const View& view, Image& out) {
-  resize(image, top, left, view.resizing, out);
-  if (view.top != 0 || view.left != 0) shift(out, view.top, view.left);
+/// (p / 255 - mean) / std in single precision, every step rounded as torchvision's ToTensor and
+/// Normalize round it. p / 255 without its division: of 1 / 255 = high + low, p * high is exact.
+REP_INLINE float value(uint8_t byte, float mean, float std) {
+  constexpr float high = 65793.0f / 16777216;
+  constexpr float low = static_cast<float>(1.0 / 255 - 65793.0 / 16777216);
+  const float p = byte;
+  return (p * high + p * low - mean) / std;
+}
+
+REP_CLONES void normalise(const uint8_t* bytes, int64_t n, bool flip, float mean, float std,
+                          float* out) {
+  if (flip) {
+    for (int64_t i = 0; i < n; ++i) out[i] = value(bytes[n - 1 - i], mean, std);
+  } else {
+    for (int64_t i = 0; i < n; ++i) out[i] = value(bytes[i], mean, std);
+  }
 }
 
 /// Writes that row of a matrix, zeros where it has no such row; returns where the next one goes.
@@ -69,7 +87,7 @@ Region random_resized_crop(int64_t height, int64_t width, double min_scale, Rand
 }
 
 Transform::Transform(const std::string& preset, int64_t size, const Normalisation& norm, bool train)
-    : size_(size) {
+    : size_(size), norm_(norm) {
   if (preset == "l2p") {
     random_crop_ = train;
     min_scale_ = 0.05;
@@ -88,11 +106,10 @@ Transform::Transform(const std::string& preset, int64_t size, const Normalisatio
   } else {
     throw Error("unknown augmentation '" + preset + "'; known: l2p, coda, crop, none");
   }
-  // As torchvision's ToTensor and Normalize compute it, in single precision.
+  uint8_t bytes[256];
+  std::iota(std::begin(bytes), std::end(bytes), uint8_t{0});
   for (int c = 0; c < 3; ++c) {
-    for (int p = 0; p < 256; ++p) {
-      value_[c][p] = (static_cast<float>(p) / 255.0f - norm.mean[c]) / norm.std[c];
-    }
+    rep::normalise(bytes, 256, /*flip=*/false, norm.mean[c], norm.std[c], value_[c]);
   }
 }
 
@@ -132,8 +149,10 @@ View Transform::fetch(const Dataset& dataset, int64_t index, Random random, Imag
 Image Transform::view(const Image& image, Random random) const {
   Image out = Image::make(size_, size_);
   const View view = draw(image.height, image.width, random);
-  render(image, 0, 0, view, out);
-  if (view.flip) flip_horizontally(out);
+  look(image, 0, 0, view, [&](int64_t c, int64_t y, int64_t x, const uint8_t* bytes, int64_t n) {
+    uint8_t* const target = out.pixels.data() + (y * size_ + x) * 3 + c;
+    for (int64_t i = 0; i < n; ++i) target[3 * (view.flip ? n - 1 - i : i)] = bytes[i];
+  });
   return out;
 }
 
@@ -156,19 +175,15 @@ void Transform::apply(const ImagePart& part, const View& view, float* out) const
 
 void Transform::normalise(const Image& image, const View& view, int64_t top, int64_t left,
                           float* out) const {
-  thread_local Image picture;
-  if (picture.width != size_) picture = Image::make(size_, size_);
-  render(image, top, left, view, picture);
-  const uint8_t* pixel = picture.pixels.data();
-  const int64_t plane = size_ * size_, step = view.flip ? -1 : 1;
-  for (int64_t y = 0; y < size_; ++y) {
-    float* target = out + y * size_ + (view.flip ? size_ - 1 : 0);
-    for (int64_t x = 0; x < size_; ++x, pixel += 3, target += step) {
-      target[0] = value_[0][pixel[0]];
-      target[plane] = value_[1][pixel[1]];
-      target[2 * plane] = value_[2][pixel[2]];
-    }
+  const int64_t plane = size_ * size_;
+  if (view.top != 0 || view.left != 0) {
+    for (int64_t c = 0; c < 3; ++c) std::fill_n(out + c * plane, plane, value_[c][0]);
   }
+  look(image, top, left, view,
+       [&](int64_t c, int64_t y, int64_t x, const uint8_t* bytes, int64_t n) {
+         rep::normalise(bytes, n, view.flip, norm_.mean[c], norm_.std[c],
+                        out + c * plane + y * size_ + x);
+       });
 }
 
 }  // namespace rep

@@ -71,6 +71,7 @@ class Transform {
   double min_scale_ = 0;
   int64_t size_, shorter_side_ = 0;
   Filter filter_ = Filter::kBilinear;
+  Normalisation norm_;
   float value_[3][256];  // what the network gets for a byte, by channel
 };
 

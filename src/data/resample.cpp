@@ -206,11 +206,13 @@ REP_INLINE void turn_rows(const uint8_t* const* rows, int64_t bytes, uint8_t* ou
   }
 }
 
-/// The way back: `bytes` turned bytes, rounded up to whole tiles, into kTurned rows.
-REP_INLINE void turn_back(const uint8_t* turned, int64_t bytes, uint8_t* out, int64_t out_stride) {
+/// The way back: every `step`-th turned byte, `bytes` of them, rounded up to whole tiles, into
+/// kTurned rows.
+REP_INLINE void turn_back(const uint8_t* turned, int64_t step, int64_t bytes, uint8_t* out,
+                          int64_t out_stride) {
   for (int64_t x = 0; x < bytes; x += kTile) {
     const uint8_t* columns[kTile];
-    for (int64_t i = 0; i < kTile; ++i) columns[i] = turned + (x + i) * kTurned;
+    for (int64_t i = 0; i < kTile; ++i) columns[i] = turned + (x + i) * step * kTurned;
     for (int64_t y = 0; y < kTurned; y += kTile) {
       turn_tile(columns, y, out + y * out_stride + x, out_stride);
     }
@@ -235,7 +237,8 @@ struct Workspace {
   Taps across, down;
   std::vector<uint8_t> rows;  // the needed rows at their new width
   int64_t row_bytes = 0;      // from one to the next
-  std::vector<uint8_t> turned, narrowed;
+  int64_t plane = 0;          // from a colour of a row to the next, when each has its own bytes
+  std::vector<uint8_t> turned, narrowed, row;
 };
 
 /// The horizontal pass over rows [top, top + count), count <= kTurned, into `out`, where whole
@@ -262,19 +265,23 @@ REP_CLONES void resample_rows(const Source& image, int64_t top, int64_t count, W
                taps.weights.data() + static_cast<int64_t>(i) * taps.stride, taps.count[i], kPixel,
                work.narrowed.data() + static_cast<int64_t>(i - start) * kPixel);
     }
-    turn_back(work.narrowed.data(), outputs * 3, out + static_cast<int64_t>(start) * 3,
-              work.row_bytes);
+    const uint8_t* const narrowed = work.narrowed.data();
+    const auto x = static_cast<int64_t>(start);
+    if (work.plane == 0) {
+      turn_back(narrowed, 1, outputs * 3, out + x * 3, work.row_bytes);
+    } else {
+      for (int64_t c = 0; c < 3; ++c) {
+        turn_back(narrowed + c * kTurned, 3, outputs, out + c * work.plane + x, work.row_bytes);
+      }
+    }
   }
 }
 
-REP_CLONES void resample_columns(const Workspace& work, Image& out) {
+/// The vertical pass of one output: its first n bytes.
+REP_CLONES void resample_column(const Workspace& work, size_t i, int64_t n, uint8_t* out) {
   const Taps& taps = work.down;
-  const int64_t n = out.width * 3;
-  for (size_t i = 0; i < taps.first.size(); ++i) {
-    const auto y = static_cast<int64_t>(i);
-    sum_rows(work.rows.data() + (taps.first[i] - taps.begin()) * work.row_bytes, work.row_bytes,
-             taps.weights.data() + y * taps.stride, taps.count[i], n, out.pixels.data() + y * n);
-  }
+  sum_rows(work.rows.data() + (taps.first[i] - taps.begin()) * work.row_bytes, work.row_bytes,
+           taps.weights.data() + static_cast<int64_t>(i) * taps.stride, taps.count[i], n, out);
 }
 
 Axis down(const Resizing& r) {
@@ -282,6 +289,28 @@ Axis down(const Resizing& r) {
 }
 Axis across(const Resizing& r) {
   return {r.region.left, r.region.width, r.width, r.window.left, r.window.width};
+}
+
+/// The horizontal pass over every row that counts, in this thread's memory.
+Workspace& resample_rows(const Image& image, int64_t image_top, int64_t image_left,
+                         const Resizing& resizing, bool planes) {
+  thread_local Workspace work;
+  find_taps(across(resizing), resizing.filter, work.across);
+  find_taps(down(resizing), resizing.filter, work.down);
+  const Source source{image.pixels.data(), image.width, image_top, image_left};
+  const int64_t width = resizing.window.width;
+  const int64_t top = work.down.begin(), bottom = work.down.end();
+  // Whole tiles are written, so what ends in the middle of one has room for it.
+  work.plane = planes ? rounded_up(width, kTile) + kTile : 0;
+  work.row_bytes = planes ? 3 * work.plane : rounded_up(width * 3, kTile) + kTile;
+  work.row.resize(static_cast<size_t>(work.row_bytes));
+  work.rows.resize(static_cast<size_t>(rounded_up(bottom - top, kTurned) * work.row_bytes));
+  work.narrowed.resize(static_cast<size_t>((rounded_up(width, kTile) + kTile) * kPixel));
+  for (int64_t y = top; y < bottom; y += kTurned) {
+    resample_rows(source, y, std::min(kTurned, bottom - y), work,
+                  work.rows.data() + (y - top) * work.row_bytes);
+  }
+  return work;
 }
 
 /// Where a crop of `want` begins in an extent of `have`.
@@ -304,21 +333,21 @@ Region pixels_of(const Resizing& resizing) {
   return region;
 }
 
-void resize(const Image& image, int64_t image_top, int64_t image_left, const Resizing& resizing,
-            Image& out) {
-  thread_local Workspace work;
-  find_taps(across(resizing), resizing.filter, work.across);
-  find_taps(down(resizing), resizing.filter, work.down);
-  const Source source{image.pixels.data(), image.width, image_top, image_left};
-  const int64_t top = work.down.begin(), bottom = work.down.end();
-  work.row_bytes = rounded_up(out.width * 3, kTile) + kTile;
-  work.rows.resize(static_cast<size_t>(rounded_up(bottom - top, kTurned) * work.row_bytes));
-  work.narrowed.resize(static_cast<size_t>(rounded_up(out.width * 3, kTile) * kTurned));
-  for (int64_t y = top; y < bottom; y += kTurned) {
-    resample_rows(source, y, std::min(kTurned, bottom - y), work,
-                  work.rows.data() + (y - top) * work.row_bytes);
+void resize(const Image& image, int64_t top, int64_t left, const Resizing& resizing, Image& out) {
+  const Workspace& work = resample_rows(image, top, left, resizing, /*planes=*/false);
+  const int64_t n = out.width * 3;
+  for (size_t i = 0; i < work.down.first.size(); ++i) {
+    resample_column(work, i, n, out.pixels.data() + static_cast<int64_t>(i) * n);
   }
-  resample_columns(work, out);
+}
+
+void resize(const Image& image, int64_t top, int64_t left, const Resizing& resizing,
+            const TakeRow& take) {
+  Workspace& work = resample_rows(image, top, left, resizing, /*planes=*/true);
+  for (size_t i = 0; i < work.down.first.size(); ++i) {
+    resample_column(work, i, 3 * work.plane, work.row.data());
+    take(static_cast<int64_t>(i), work.row.data(), work.plane);
+  }
 }
 
 void weigh(const Resizing& resizing, int64_t height, int64_t width, std::vector<float>& down_rows,

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "data/image.h"
@@ -40,6 +41,12 @@ Region pixels_of(const Resizing& resizing);
 /// pixels_of(resizing) at least; `out` has the window's size. Allocates nothing once its thread is
 /// warm.
 void resize(const Image& image, int64_t top, int64_t left, const Resizing& resizing, Image& out);
+/// Gets row y of a picture: the reds of its pixels, `plane` bytes on their greens, then their
+/// blues.
+using TakeRow = std::function<void(int64_t y, const uint8_t* colours, int64_t plane)>;
+/// The same picture row by row, colours apart, as soon as a row is made.
+void resize(const Image& image, int64_t top, int64_t left, const Resizing& resizing,
+            const TakeRow& take);
 
 /// The same as two matrices, for a whole image of that extent: row y of `down` [window.height,
 /// height] is what the image's rows weigh in the output's row y, row x of `across` [window.width,

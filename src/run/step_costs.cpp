@@ -44,14 +44,13 @@ Amount amount_of(const PhaseCost& cost) {
 }
 
 double tokens_work(const std::vector<int64_t>& tokens, int64_t D) {
-  double work = 0, last = 0;
+  int64_t work = 0, last = 0;  // `last`: tokens of the latest block that runs
   for (const int64_t n : tokens) {
     if (n == 0) continue;
-    work += last;
-    last = static_cast<double>(n) * static_cast<double>(6 * D + n);
+    work += last * (6 * D + last);
+    last = n;
   }
-  const auto n = std::find_if(tokens.rbegin(), tokens.rend(), [](int64_t t) { return t > 0; });
-  return n == tokens.rend() ? 0 : work + 1.5 * static_cast<double>(*n * D);
+  return static_cast<double>(work) + 1.5 * static_cast<double>(last * D);
 }
 
 StepCost mean_step(const std::vector<MeasuredStep>& steps, size_t fresh) {
