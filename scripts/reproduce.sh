@@ -104,7 +104,7 @@ table_methods() {
     --grid 'efficiency={}, {token_merging: {kind: atom, n: 8}, layer_dropping: {kind: ald}}'
   rows frozen configs/table/frozen.yaml \
     --grid method.name=no_prompt,linear_probe,ncm,slda,ewc,si,lwf,pnn
-  rows joint configs/table/frozen.yaml --set method.name=joint --grid train.epochs=4,40
+  rows joint configs/table/frozen.yaml --set method.name=joint --set train.epochs=40 --set train.optimizer.lr=0.001
   rows past configs/table/frozen.yaml --grid "method=$past"
   rows generative configs/table/frozen.yaml --set method.name=generative_replay --set train.optimizer.lr=0.001
   rows ranpac configs/table/frozen.yaml --set 'method={name: ranpac, projection: 2000, first_task: none}'
