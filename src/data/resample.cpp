@@ -277,8 +277,8 @@ REP_CLONES void resample_rows(const Source& image, int64_t top, int64_t count, W
   }
 }
 
-/// The vertical pass of one output: its first n bytes.
-REP_CLONES void resample_column(const Workspace& work, size_t i, int64_t n, uint8_t* out) {
+/// The vertical pass of output row i: its first n bytes.
+REP_CLONES void pass_down(const Workspace& work, size_t i, int64_t n, uint8_t* out) {
   const Taps& taps = work.down;
   sum_rows(work.rows.data() + (taps.first[i] - taps.begin()) * work.row_bytes, work.row_bytes,
            taps.weights.data() + static_cast<int64_t>(i) * taps.stride, taps.count[i], n, out);
@@ -292,8 +292,8 @@ Axis across(const Resizing& r) {
 }
 
 /// The horizontal pass over every row that counts, in this thread's memory.
-Workspace& resample_rows(const Image& image, int64_t image_top, int64_t image_left,
-                         const Resizing& resizing, bool planes) {
+Workspace& pass_across(const Image& image, int64_t image_top, int64_t image_left,
+                       const Resizing& resizing, bool planes) {
   thread_local Workspace work;
   find_taps(across(resizing), resizing.filter, work.across);
   find_taps(down(resizing), resizing.filter, work.down);
@@ -334,18 +334,18 @@ Region pixels_of(const Resizing& resizing) {
 }
 
 void resize(const Image& image, int64_t top, int64_t left, const Resizing& resizing, Image& out) {
-  const Workspace& work = resample_rows(image, top, left, resizing, /*planes=*/false);
+  const Workspace& work = pass_across(image, top, left, resizing, /*planes=*/false);
   const int64_t n = out.width * 3;
   for (size_t i = 0; i < work.down.first.size(); ++i) {
-    resample_column(work, i, n, out.pixels.data() + static_cast<int64_t>(i) * n);
+    pass_down(work, i, n, out.pixels.data() + static_cast<int64_t>(i) * n);
   }
 }
 
 void resize(const Image& image, int64_t top, int64_t left, const Resizing& resizing,
             const TakeRow& take) {
-  Workspace& work = resample_rows(image, top, left, resizing, /*planes=*/true);
+  Workspace& work = pass_across(image, top, left, resizing, /*planes=*/true);
   for (size_t i = 0; i < work.down.first.size(); ++i) {
-    resample_column(work, i, 3 * work.plane, work.row.data());
+    pass_down(work, i, 3 * work.plane, work.row.data());
     take(static_cast<int64_t>(i), work.row.data(), work.plane);
   }
 }
