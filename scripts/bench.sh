@@ -11,7 +11,8 @@
 # Every cell is one `rep bench`: its JSON goes to DIR (results/bench), and DIR/table.md lists them all,
 # those of earlier calls too. Steps are in multiples of one plain forward pass, op by op, of the same
 # batch, timed between the steps of the same process. REP queries a ViT-Ti and holds the keep ratio of
-# layer dropping at its mean over a task of 1,875 steps, as configs/bench/large-rep-l2p.yaml explains.
+# layer dropping at its mean over a task of 1,875 steps, as configs/bench/large-rep-l2p.yaml explains; its
+# steps differ by the blocks they drop, so four times N of them are taken.
 # Testing is that of a run of 10 tasks: an image's query is computed once, its prompted pass in every
 # task from its own on.
 set -euo pipefail
@@ -38,11 +39,11 @@ mkdir -p "$output"
 for precision in "${precisions[@]}"; do
   for backbone in "${backbones[@]}"; do
     for method in "${methods[@]}"; do
-      if [[ $method == rep-* ]]; then config=configs/bench/large-rep-l2p.yaml
-      else config=configs/bench/large-l2p.yaml; fi
+      config=configs/bench/large-l2p.yaml count=$steps
+      if [[ $method == rep-* ]]; then config=configs/bench/large-rep-l2p.yaml count=$((4 * steps)); fi
       file=$output/$backbone-$method-$precision.json
       say "$method on $backbone, $precision"
-      "$rep" bench "$config" --steps "$steps" --warmup 1 --json --set name="$method" \
+      "$rep" bench "$config" --steps "$count" --warmup 1 --json --set name="$method" \
         --set method="{name: ${method#rep-}}" --set precision="$precision" \
         --set dataset.train_per_class=16 --set dataset.test_per_class=16 --set stream.tasks=10 \
         --set backbone.name="vit_${backbone}_patch16_224" >"$file.tmp"
