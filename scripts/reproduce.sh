@@ -99,10 +99,10 @@ table_methods() {
   local past='{name: er, buffer_size: 50}, {name: er, buffer_size: 100}, {name: er, buffer_size: 200}'
   past+=', {name: der, buffer_size: 100}, {name: derpp, buffer_size: 100}'
   past+=', {name: icarl, buffer_size: 100}, {name: gdumb, buffer_size: 100}'
-  local rep='efficiency={}, {token_merging: {kind: atom, n: 8}, layer_dropping: {kind: ald}}'
-  rows prompts configs/table/prompts.yaml --grid method.name=l2p,dualprompt,coda_prompt,hide_prompt --grid "$rep"
+  local parts='efficiency={}, {token_merging: {kind: atom, n: 8}, layer_dropping: {kind: ald}}'
+  rows prompts configs/table/prompts.yaml --grid method.name=l2p,dualprompt,coda_prompt,hide_prompt --grid "$parts"
   # A ViT-Ti/16 has room for 48 orthogonal keys over all tasks.
-  rows convprompt configs/table/prompts.yaml --set 'method={name: convprompt, kernels: 4}' --grid "$rep"
+  rows convprompt configs/table/prompts.yaml --set 'method={name: convprompt, kernels: 4}' --grid "$parts"
   rows frozen configs/table/frozen.yaml \
     --grid method.name=no_prompt,linear_probe,ncm,slda,ewc,si,lwf,pnn
   rows joint configs/table/frozen.yaml --set method.name=joint --set train.epochs=40 --set train.optimizer.lr=0.001
