@@ -110,7 +110,8 @@ table_methods() {
   rows generative configs/table/frozen.yaml --set method.name=generative_replay --set train.optimizer.lr=0.001
   rows ranpac configs/table/frozen.yaml --set 'method={name: ranpac, projection: 2000, first_task: none}'
   rows finetune configs/table/trained.yaml
-  rows slca configs/table/trained.yaml --set method.name=slca --set train.optimizer.lr=0.01
+  rows slca configs/table/trained.yaml --set method.name=slca \
+    --set 'train.optimizer={name: sgd, lr: 0.01, momentum: 0.9, weight_decay: 0.0005}'
 }
 
 table_study() {
