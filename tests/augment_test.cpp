@@ -14,6 +14,7 @@
 #include "data/image_files.h"
 #include "data/resample.h"
 #include "tests/golden.h"
+#include "tests/golden_images.h"
 
 namespace rep {
 namespace {
@@ -123,7 +124,7 @@ TEST(Transform, DrawsTheCropBeforeTheFlip) {
     Random random({key});
     const Region crop = random_resized_crop(32, 32, 0.08, random);
     Image expected = resize_region(image, crop, 24, 24, Filter::kBilinear);
-    if (random.uniform() < 0.5) flip_horizontally(expected);
+    if (random.uniform() < 0.5) golden::flip_horizontally(expected);
     EXPECT_EQ(transform.view(image, Random({key})).pixels, expected.pixels) << key;
   }
 }

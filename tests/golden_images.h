@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 
@@ -22,6 +23,15 @@ inline Image image(const std::string& kind, uint32_t seed, int64_t height, int64
     }
   }
   return out;
+}
+
+inline void flip_horizontally(Image& picture) {
+  for (int64_t y = 0; y < picture.height; ++y) {
+    uint8_t* const row = picture.pixels.data() + y * picture.width * 3;
+    for (int64_t left = 0, right = picture.width - 1; left < right; ++left, --right) {
+      std::swap_ranges(row + left * 3, row + left * 3 + 3, row + right * 3);
+    }
+  }
 }
 
 }  // namespace rep::golden

@@ -36,7 +36,7 @@ Image golden_operation(const std::string& name, Image image) {
     return resize_region(image, {5, 7, 20, 18}, 224, 224, Filter::kBilinear);
   }
   EXPECT_EQ(name, "hflip");
-  flip_horizontally(image);
+  golden::flip_horizontally(image);
   return image;
 }
 

@@ -1,6 +1,5 @@
 #include "data/image.h"
 
-#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <opencv2/imgcodecs.hpp>
@@ -109,15 +108,6 @@ cv::Mat decode_bgr(const uint8_t* bytes, size_t size) {
 Region everything(int64_t height, int64_t width) { return {0, 0, height, width}; }
 
 }  // namespace
-
-void flip_horizontally(Image& image) {
-  for (int64_t y = 0; y < image.height; ++y) {
-    uint8_t* const row = image.pixels.data() + y * image.width * 3;
-    for (int64_t left = 0, right = image.width - 1; left < right; ++left, --right) {
-      std::swap_ranges(row + left * 3, row + left * 3 + 3, row + right * 3);
-    }
-  }
-}
 
 Image decode_image(const uint8_t* bytes, size_t size, const std::string& name) {
   ImagePart part;

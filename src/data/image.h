@@ -41,8 +41,6 @@ struct ImagePart {
 /// that is not empty and lies inside. It may be called more than once; the last call counts.
 using Wanted = std::function<Region(int64_t height, int64_t width)>;
 
-void flip_horizontally(Image& image);
-
 /// What an image may have: Pillow's limit.
 constexpr int64_t kMaxPixels = 178956970;
 
