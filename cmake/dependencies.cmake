@@ -28,3 +28,11 @@ get_target_property(_torch_standard torch CXX_STANDARD)
 if(_torch_standard AND _torch_standard GREATER CMAKE_CXX_STANDARD)
   set(CMAKE_CXX_STANDARD ${_torch_standard})
 endif()
+
+# oneDNN (tensor/products.cpp): the very library that Debian's LibTorch multiplies bf16 with. Other builds of
+# LibTorch hold a oneDNN of their own, of another version under the same names: then its products are LibTorch's.
+set(ONEDNN "")
+if(Torch_VERSION VERSION_LESS 2 AND CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
+  find_package(dnnl 2 REQUIRED)
+  set(ONEDNN DNNL::dnnl)
+endif()

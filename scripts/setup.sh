@@ -35,7 +35,7 @@ done
 
 packages=(g++ cmake ninja-build ccache pkg-config git ca-certificates libopencv-dev libjpeg-dev
   libyaml-cpp-dev libspdlog-dev nlohmann-json3-dev libcli11-dev libgtest-dev libzip-dev)
-if [[ -z $torch ]]; then packages+=(libtorch-dev libgloo-dev libopenblas0-openmp); fi
+if [[ -z $torch ]]; then packages+=(libtorch-dev libgloo-dev libdnnl-dev libopenblas0-openmp); fi
 
 # Runs a command as root; a machine in CI has nobody to type a password.
 as_root() {

@@ -5,6 +5,8 @@
 
 #include <array>
 
+#include "tensor/products.h"
+
 namespace rep {
 
 namespace {
@@ -26,7 +28,8 @@ Normed normalise(const torch::Tensor& x, const Weights& w) {
 }
 
 torch::Tensor hidden(const torch::Tensor& normed, const Weights& w) {  // [B N, hidden]
-  return torch::addmm(w.fc1_bias, normed.flatten(0, -2).to(w.fc1.scalar_type()), w.fc1.t());
+  const auto type = w.fc1.scalar_type();
+  return product(normed.flatten(0, -2).to(type), w.fc1.t(), type, w.fc1_bias);
 }
 
 struct FrozenMlp : torch::autograd::Function<FrozenMlp> {
@@ -43,11 +46,7 @@ struct FrozenMlp : torch::autograd::Function<FrozenMlp> {
     const torch::Tensor after = keep ? torch::gelu(before) : torch::gelu_(before);
     if (!keep) before.reset();
     torch::Tensor out = x + w.fc2_bias;
-    if (after.scalar_type() == out.scalar_type()) {
-      out.flatten(0, -2).addmm_(after, w.fc2.t());
-    } else {
-      out.flatten(0, -2).add_(torch::mm(after, w.fc2.t()));
-    }
+    add_product(out.flatten(0, -2), after, w.fc2.t());
     ctx->save_for_backward(
         {x, before, normed.mean, normed.rstd, norm_weight, norm_bias, fc1, fc1_bias, fc2});
     ctx->saved_data["eps"] = eps;
@@ -62,9 +61,10 @@ struct FrozenMlp : torch::autograd::Function<FrozenMlp> {
         saved[4], saved[5], saved[6], saved[7], saved[8], {}, ctx->saved_data["eps"].toDouble()};
     const torch::Tensor grad = grads[0].contiguous();
     const torch::Tensor before = saved[1].defined() ? saved[1] : hidden(normalise(x, w).y, w);
-    torch::Tensor inner = torch::mm(grad.flatten(0, -2).to(w.fc2.scalar_type()), w.fc2);
+    const auto type = w.fc2.scalar_type();
+    torch::Tensor inner = product(grad.flatten(0, -2).to(type), w.fc2, type);
     inner = torch::gelu_backward(inner, before);
-    inner = torch::mm(inner, w.fc1).view_as(x).to(x.scalar_type());
+    inner = product(inner, w.fc1, x.scalar_type()).view_as(x);
     torch::Tensor dx = std::get<0>(
         torch::native_layer_norm_backward(inner, x, {x.size(-1)}, mean, rstd, w.norm_weight,
                                           w.norm_bias, std::array<bool, 3>{true, false, false}));
@@ -72,6 +72,16 @@ struct FrozenMlp : torch::autograd::Function<FrozenMlp> {
     return {dx, {}, {}, {}, {}, {}, {}, {}, {}};
   }
 };
+
+using Project = torch::Tensor(const torch::Tensor&, const torch::Tensor&, const torch::Tensor&);
+
+torch::Tensor step_by_step(const torch::Tensor& x, torch::nn::LayerNorm& norm, Mlp& mlp,
+                           Project* project) {
+  const auto through = [&](const torch::nn::Linear& layer, const torch::Tensor& input) {
+    return project(input, layer->weight, layer->bias);
+  };
+  return x + through(mlp->fc2, torch::gelu(through(mlp->fc1, norm->forward(x))));
+}
 
 bool trains(const torch::nn::Module& module) {
   for (const auto& parameter : module.parameters()) {
@@ -82,16 +92,6 @@ bool trains(const torch::nn::Module& module) {
 
 }  // namespace
 
-torch::nn::Linear make_linear(int64_t in, int64_t out) {
-  return torch::nn::Linear(torch::nn::LinearOptions(in, out));
-}
-
-torch::Tensor project(const torch::Tensor& x, torch::nn::Linear& linear) {
-  const auto type = linear->weight.scalar_type();
-  if (type == x.scalar_type()) return linear->forward(x);
-  return linear->forward(x.to(type)).to(x.scalar_type());
-}
-
 MlpImpl::MlpImpl(int64_t dim, int64_t hidden) {
   fc1 = register_module("fc1", make_linear(dim, hidden));
   fc2 = register_module("fc2", make_linear(hidden, dim));
@@ -99,13 +99,13 @@ MlpImpl::MlpImpl(int64_t dim, int64_t hidden) {
 
 torch::Tensor residual_mlp_by_the_book(const torch::Tensor& x, torch::nn::LayerNorm& norm,
                                        Mlp& mlp) {
-  return x + project(torch::gelu(project(norm->forward(x), mlp->fc1)), mlp->fc2);
+  return step_by_step(x, norm, mlp, project_by_the_book);
 }
 
 torch::Tensor residual_mlp(const torch::Tensor& x, torch::nn::LayerNorm& norm, Mlp& mlp,
                            bool recompute) {
   if (torch::GradMode::is_enabled() && (trains(*norm) || trains(*mlp))) {
-    return residual_mlp_by_the_book(x, norm, mlp);
+    return step_by_step(x, norm, mlp, project);
   }
   return FrozenMlp::apply(x.contiguous(), norm->weight, norm->bias, mlp->fc1->weight,
                           mlp->fc1->bias, mlp->fc2->weight, mlp->fc2->bias, norm->options.eps(),

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "nn/linear.h"
 #include "tensor/torch.h"
 
 namespace rep {
@@ -20,13 +21,5 @@ torch::Tensor residual_mlp(const torch::Tensor& x, torch::nn::LayerNorm& norm, M
 /// The same, op by op.
 torch::Tensor residual_mlp_by_the_book(const torch::Tensor& x, torch::nn::LayerNorm& norm,
                                        Mlp& mlp);
-
-/// y = x W^T + b, in the type that the weights have (bf16: their products, summed in fp32 by the
-/// libraries) and returned in x's.
-torch::Tensor project(const torch::Tensor& x, torch::nn::Linear& linear);
-
-/// A linear layer without the redundant default initialisation: VisionTransformer draws all
-/// weights.
-torch::nn::Linear make_linear(int64_t in, int64_t out);
 
 }  // namespace rep

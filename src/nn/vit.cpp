@@ -6,6 +6,7 @@
 #include "nn/vit.h"
 
 #include "nn/attention.h"
+#include "nn/linear.h"
 #include "nn/token_merging.h"
 
 namespace rep {
@@ -74,7 +75,7 @@ PatchEmbedImpl::PatchEmbedImpl(const VitOptions& options) : patch_size(options.p
                                     .stride(options.patch_size)));
 }
 
-torch::Tensor PatchEmbedImpl::forward(const torch::Tensor& images) {
+torch::Tensor PatchEmbedImpl::forward(const torch::Tensor& images, bool by_the_book) {
   // A convolution whose stride is its kernel is one matrix product over patches: same sums, and on
   // the CPU without the convolution's unfolding of overlaps.
   const int64_t B = images.size(0), P = patch_size;
@@ -82,7 +83,8 @@ torch::Tensor PatchEmbedImpl::forward(const torch::Tensor& images) {
   const torch::Tensor patches = images.reshape({B, 3, rows, P, columns, P})
                                     .permute({0, 2, 4, 1, 3, 5})
                                     .reshape({B, rows * columns, 3 * P * P});
-  return torch::linear(patches, proj->weight.flatten(1), proj->bias);
+  const auto& multiply = by_the_book ? project_by_the_book : project;
+  return multiply(patches, proj->weight.flatten(1), proj->bias);
 }
 
 AttentionImpl::AttentionImpl(int64_t dim, int64_t heads_) : heads(heads_) {
@@ -93,10 +95,11 @@ AttentionImpl::AttentionImpl(int64_t dim, int64_t heads_) : heads(heads_) {
 torch::Tensor AttentionImpl::forward(const torch::Tensor& x, const torch::Tensor& prefix,
                                      const torch::Tensor& log_sizes, TokenRange queries,
                                      bool by_the_book, torch::Tensor* metric) {
-  const torch::Tensor projected = project(x, qkv);
+  const auto& multiply = by_the_book ? project_by_the_book : project;
+  const torch::Tensor projected = multiply(x, qkv->weight, qkv->bias);
   if (metric) *metric = projected.detach().unflatten(-1, {3, heads, -1}).select(2, 1).mean(2);
   const auto& mix = by_the_book ? attend_by_the_book : attend;
-  return project(mix(projected, heads, prefix, log_sizes, queries), proj);
+  return multiply(mix(projected, heads, prefix, log_sizes, queries), proj->weight, proj->bias);
 }
 
 BlockImpl::BlockImpl(const VitOptions& options) {
@@ -168,7 +171,8 @@ torch::Tensor VisionTransformerImpl::forward(const torch::Tensor& images, const 
   const torch::Tensor first_position = pos_embed.narrow(1, 0, 1);
   std::vector<torch::Tensor> parts{(cls_token + first_position).expand({B, -1, -1})};
   if (plan.prompts.defined()) parts.push_back(plan.prompts + first_position);
-  parts.push_back(patch_embed->forward(images) + pos_embed.narrow(1, 1, options.num_patches()));
+  parts.push_back(patch_embed->forward(images, plan.by_the_book) +
+                  pos_embed.narrow(1, 1, options.num_patches()));
 
   TokenStream stream;
   stream.x = torch::cat(parts, 1);

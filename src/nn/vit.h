@@ -31,7 +31,7 @@ struct VitOptions {
 struct PatchEmbedImpl : torch::nn::Module {
   explicit PatchEmbedImpl(const VitOptions& options);
   /// [B, 3, S, S] -> [B, patches, D], row by row.
-  torch::Tensor forward(const torch::Tensor& images);
+  torch::Tensor forward(const torch::Tensor& images, bool by_the_book = false);
   int64_t patch_size;
   torch::nn::Conv2d proj{nullptr};
 };

@@ -1,0 +1,20 @@
+#pragma once
+
+#include "tensor/torch.h"
+
+namespace rep {
+
+/// y = x W^T + b, x [.., in], in the type that the weights have (bf16: their products, summed in
+/// fp32) and returned in x's. Keeps x for the gradient of W only where W trains, and W for that of x.
+torch::Tensor project(const torch::Tensor& x, const torch::Tensor& weight,
+                      const torch::Tensor& bias);
+
+/// The same, op by op.
+torch::Tensor project_by_the_book(const torch::Tensor& x, const torch::Tensor& weight,
+                                  const torch::Tensor& bias);
+
+/// A linear layer without the redundant default initialisation: VisionTransformer draws all
+/// weights.
+torch::nn::Linear make_linear(int64_t in, int64_t out);
+
+}  // namespace rep

@@ -1,0 +1,114 @@
+#include "tensor/products.h"
+
+#ifdef REP_ONEDNN
+#include <array>
+#include <dnnl.hpp>
+#include <map>
+#include <unordered_map>
+
+#include "tensor/meter.h"
+#endif
+
+namespace rep {
+
+namespace {
+
+#ifdef REP_ONEDNN
+
+dnnl::memory::data_type type_of(const torch::Tensor& t) {
+  using Type = dnnl::memory::data_type;
+  return t.scalar_type() == torch::kBFloat16 ? Type::bf16 : Type::f32;
+}
+
+// A matrix on the CPU, of fp32 or bf16, in which rows or columns are contiguous.
+bool fits(const torch::Tensor& t) {
+  static const bool has_bf16 = __builtin_cpu_supports("avx512bf16");
+  const auto type = t.scalar_type();
+  if (!t.is_cpu() || t.numel() == 0) return false;
+  if (type != torch::kFloat && !(type == torch::kBFloat16 && has_bf16)) return false;
+  return (t.stride(1) == 1 && t.stride(0) >= t.size(1)) ||
+         (t.stride(0) == 1 && t.stride(1) >= t.size(0));
+}
+
+dnnl::memory::desc description(const torch::Tensor& t) {
+  return {t.sizes().vec(), type_of(t), t.strides().vec()};
+}
+
+const dnnl::engine& engine() {
+  static const dnnl::engine cpu(dnnl::engine::kind::cpu, 0);
+  return cpu;
+}
+
+dnnl::matmul make_matmul(const torch::Tensor& out, const torch::Tensor& a, const torch::Tensor& b,
+                         const torch::Tensor& bias, bool add) {
+  dnnl::primitive_attr attributes;
+  if (add) {
+    dnnl::post_ops sum;
+    sum.append_sum();
+    attributes.set_post_ops(sum);
+  }
+  const auto A = description(a), B = description(b), C = description(out);
+  const dnnl::matmul::desc matmul =
+      bias.defined() ? dnnl::matmul::desc(A, B, description(bias), C) : dnnl::matmul::desc(A, B, C);
+  return dnnl::matmul({matmul, attributes, engine()});
+}
+
+// out = a b + bias [1, N], or out += a b.
+void run(const torch::Tensor& out, const torch::Tensor& a, const torch::Tensor& b,
+         const torch::Tensor& bias, bool add) {
+  // Making a primitive takes longer than a small product: each thread keeps those it has made, one
+  // a shape. A run has a few hundred.
+  using Key = std::array<int64_t, 12>;
+  thread_local std::map<Key, dnnl::matmul> made;
+  thread_local dnnl::stream stream(engine());
+  const auto type = [](const torch::Tensor& t) {
+    return t.defined() ? static_cast<int64_t>(t.scalar_type()) : -1;
+  };
+  const Key key{a.size(0),   a.size(1),   b.size(1), a.stride(0), a.stride(1),
+                b.stride(0), b.stride(1), type(a),   type(out),   type(bias),
+                add,         at::get_num_threads()};
+  auto found = made.find(key);
+  if (found == made.end()) {
+    if (made.size() >= 4096) made.clear();
+    found = made.emplace(key, make_matmul(out, a, b, bias, add)).first;
+  }
+  const auto memory = [](const torch::Tensor& t) {
+    return dnnl::memory(description(t), engine(), t.data_ptr());
+  };
+  std::unordered_map<int, dnnl::memory> arguments{{DNNL_ARG_SRC, memory(a)},
+                                                  {DNNL_ARG_WEIGHTS, memory(b)},
+                                                  {DNNL_ARG_DST, memory(out)}};
+  if (bias.defined()) arguments.emplace(DNNL_ARG_BIAS, memory(bias));
+  found->second.execute(stream, arguments);
+  stream.wait();
+  count_macs(a.numel() * b.size(1));
+}
+
+#endif
+
+}  // namespace
+
+torch::Tensor product(const torch::Tensor& a, const torch::Tensor& b, torch::ScalarType type,
+                      const torch::Tensor& bias) {
+#ifdef REP_ONEDNN
+  if (fits(a) && fits(b)) {
+    const torch::Tensor out = torch::empty({a.size(0), b.size(1)}, a.options().dtype(type));
+    run(out, a, b, bias.defined() ? bias.unsqueeze(0) : bias, /*add=*/false);
+    return out;
+  }
+#endif
+  return (bias.defined() ? torch::addmm(bias, a, b) : torch::mm(a, b)).to(type);
+}
+
+void add_product(const torch::Tensor& sum, const torch::Tensor& a, const torch::Tensor& b) {
+#ifdef REP_ONEDNN
+  if (fits(a) && fits(b)) return run(sum, a, b, {}, /*add=*/true);
+#endif
+  if (a.scalar_type() == sum.scalar_type()) {
+    sum.addmm_(a, b);
+  } else {
+    sum.add_(torch::mm(a, b));
+  }
+}
+
+}  // namespace rep
