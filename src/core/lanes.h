@@ -7,6 +7,7 @@
 // choose.
 #if defined(__x86_64__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__SANITIZE_ADDRESS__)
 #define REP_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#define REP_AVX512 __attribute__((target("arch=x86-64-v4")))
 #else
 #define REP_CLONES
 #endif
@@ -21,6 +22,9 @@ using LaneBits = uint32_t __attribute__((vector_size(32), aligned(4), may_alias)
 
 REP_INLINE const Lanes& lanes(const float* at) { return *reinterpret_cast<const Lanes*>(at); }
 REP_INLINE Lanes& lanes(float* at) { return *reinterpret_cast<Lanes*>(at); }
+
+/// Sixteen, one register of AVX-512: only within functions compiled for it.
+using WideLanes = float __attribute__((vector_size(64), aligned(4), may_alias));
 
 /// False on an x86 processor without AVX2, where products of lanes are several times slower than a
 /// BLAS library's.

@@ -112,7 +112,7 @@ struct Shape {
   int64_t rows_at_a_time() const {
     const int64_t fit = std::max<int64_t>(24, 16384 / wide());
     const int64_t parts = (M + fit - 1) / fit;
-    return ((M + parts - 1) / parts + 5) / 6 * 6;
+    return ((M + parts - 1) / parts + 7) / 8 * 8;
   }
 };
 

@@ -1,6 +1,7 @@
-// The idea in three lines: the right factor lies in panels of 16 columns, row after row; 6 rows of
-// the left one meet a panel in 12 registers of 8 sums, each entry of the left factor multiplied
-// with the panel's row (Goto and van de Geijn, ACM TOMS 34(3), 2008, the innermost loops).
+// The idea in three lines: the right factor lies in panels of 16 columns, row after row; a few rows
+// of the left one meet one or two panels in sums that fill the processor's registers, each entry of
+// the left factor multiplied with the panels' row (Goto and van de Geijn, ACM TOMS 34(3), 2008, the
+// innermost loops).
 #include "nn/small_matrices.h"
 
 #include <algorithm>
@@ -11,36 +12,80 @@ namespace rep {
 
 namespace {
 
-constexpr int64_t kRows = 6;
+struct Of256Bits {
+  using Vector = Lanes;
+};
+struct Of512Bits {
+  using Vector = WideLanes;
+};
 
-// kRowsNow x 16 sums of one panel. `columns`: how many of the 16 are c's.
-template <int64_t kRowsNow>
-REP_INLINE void multiply_tile(int64_t k, float alpha, const float* a, int64_t a_row,
-                              int64_t a_column, const float* panel, bool add, float* c,
-                              int64_t c_row, int64_t columns) {
-  Lanes low[kRowsNow] = {}, high[kRowsNow] = {};
-  for (int64_t p = 0; p < k; ++p) {
-    const Lanes b_low = lanes(panel + p * kPanel), b_high = lanes(panel + p * kPanel + kLanes);
-    const float* entry = a + p * a_column;
-    for (int64_t i = 0; i < kRowsNow; ++i) {
-      low[i] += b_low * entry[i * a_row];
-      high[i] += b_high * entry[i * a_row];
+// kRows rows of c by kPanels panels, in registers.
+template <class Registers, int64_t kRows, int64_t kPanels>
+struct Tile {
+  using Vector = typename Registers::Vector;
+  static constexpr int64_t kWidth = sizeof(Vector) / sizeof(float);
+  static constexpr int64_t kVectors = kPanels * kPanel / kWidth;
+
+  static const Vector& at(const float* from) { return *reinterpret_cast<const Vector*>(from); }
+  static Vector& at(float* from) { return *reinterpret_cast<Vector*>(from); }
+
+  // `columns`: how many of the kPanels * 16 are c's.
+  REP_INLINE static void multiply(int64_t k, float alpha, const Strided& a, const float* panels,
+                                  bool add, float* c, int64_t c_row, int64_t columns) {
+    Vector sums[kRows][kVectors] = {};
+    const float* entries = a.at;
+    for (int64_t p = 0; p < k; ++p, panels += kPanel, entries += a.column) {
+      for (int64_t v = 0; v < kVectors; ++v) {
+        const int64_t column = v * kWidth;
+        const Vector b = at(panels + column / kPanel * k * kPanel + column % kPanel);
+        for (int64_t i = 0; i < kRows; ++i) sums[i][v] += b * entries[i * a.row];
+      }
+    }
+    for (int64_t i = 0; i < kRows; ++i, c += c_row) {
+      for (int64_t v = 0; v < kVectors; ++v) {
+        const Vector sum = sums[i][v] * alpha;
+        float* to = c + v * kWidth;
+        if ((v + 1) * kWidth <= columns) {
+          at(to) = add ? at(to) + sum : sum;
+          continue;
+        }
+        for (int64_t l = 0; l < kWidth && v * kWidth + l < columns; ++l) {
+          to[l] = add ? to[l] + sum[l] : sum[l];
+        }
+      }
     }
   }
-  for (int64_t i = 0; i < kRowsNow; ++i, c += c_row) {
-    low[i] *= alpha;
-    high[i] *= alpha;
-    if (columns == kPanel) {
-      lanes(c) = add ? lanes(c) + low[i] : low[i];
-      lanes(c + kLanes) = add ? lanes(c + kLanes) + high[i] : high[i];
-      continue;
-    }
-    for (int64_t j = 0; j < columns; ++j) {
-      const float sum = j < kLanes ? low[i][j] : high[i][j - kLanes];
-      c[j] = add ? c[j] + sum : sum;
+
+  // The same for the last `rows` < kRows.
+  REP_INLINE static void multiply_rest(int64_t rows, int64_t k, float alpha, const Strided& a,
+                                       const float* panels, bool add, float* c, int64_t c_row,
+                                       int64_t columns) {
+    if constexpr (kRows > 1) {
+      using Smaller = Tile<Registers, kRows - 1, kPanels>;
+      if (rows == kRows - 1) {
+        Smaller::multiply(k, alpha, a, panels, add, c, c_row, columns);
+      } else {
+        Smaller::multiply_rest(rows, k, alpha, a, panels, add, c, c_row, columns);
+      }
     }
   }
-}
+
+  // kPanels panels at a time from column j on; returns the column after the last.
+  REP_INLINE static int64_t multiply_panels(int64_t j, int64_t m, int64_t n, int64_t k, float alpha,
+                                            const Strided& a, const float* panels, bool add,
+                                            float* c, int64_t c_row, bool whole_panels) {
+    for (; j + (kPanels - 1) * kPanel < n; j += kPanels * kPanel) {
+      const int64_t columns = whole_panels ? kPanels * kPanel : n - j;
+      const float* b = panels + j * k;
+      int64_t i = 0;
+      for (; i + kRows <= m; i += kRows) {
+        multiply(k, alpha, a.from(i), b, add, c + i * c_row + j, c_row, columns);
+      }
+      if (i < m) multiply_rest(m - i, k, alpha, a.from(i), b, add, c + i * c_row + j, c_row, columns);
+    }
+    return j;
+  }
+};
 
 }  // namespace
 
@@ -71,21 +116,36 @@ void pack_columns(const Strided& b, int64_t k, int64_t n, int64_t first, int64_t
   }
 }
 
-REP_CLONES void multiply(int64_t m, int64_t n, int64_t k, float alpha, const Strided& a,
+#ifdef REP_AVX512
+namespace {
+
+// 16 of the 32 registers hold sums, the others two panels' rows and what is on its way.
+REP_AVX512 void multiply_512(int64_t m, int64_t n, int64_t k,
+                                                            float alpha, const Strided& a,
+                                                            const float* panels, bool add, float* c,
+                                                            int64_t c_row, bool whole_panels) {
+  int64_t j = Tile<Of512Bits, 8, 2>::multiply_panels(0, m, n, k, alpha, a, panels, add, c, c_row,
+                                                     whole_panels);
+  Tile<Of512Bits, 8, 1>::multiply_panels(j, m, n, k, alpha, a, panels, add, c, c_row, whole_panels);
+}
+
+}  // namespace
+#endif
+
+REP_CLONES static void multiply_256(int64_t m, int64_t n, int64_t k, float alpha, const Strided& a,
+                             const float* panels, bool add, float* c, int64_t c_row,
+                             bool whole_panels) {
+  Tile<Of256Bits, 6, 1>::multiply_panels(0, m, n, k, alpha, a, panels, add, c, c_row, whole_panels);
+}
+
+void multiply(int64_t m, int64_t n, int64_t k, float alpha, const Strided& a,
                          const float* panels, bool add, float* c, int64_t c_row,
                          bool whole_panels) {
-  for (int64_t j = 0; j < n; j += kPanel, panels += k * kPanel) {
-    const int64_t columns = whole_panels ? kPanel : std::min(kPanel, n - j);
-    int64_t i = 0;
-    for (; i + kRows <= m; i += kRows) {
-      multiply_tile<kRows>(k, alpha, a.at + i * a.row, a.row, a.column, panels, add,
-                           c + i * c_row + j, c_row, columns);
-    }
-    for (; i < m; ++i) {
-      multiply_tile<1>(k, alpha, a.at + i * a.row, a.row, a.column, panels, add, c + i * c_row + j,
-                       c_row, columns);
-    }
-  }
+#ifdef REP_AVX512
+  static const bool wide = __builtin_cpu_supports("avx512f");
+  if (wide) return multiply_512(m, n, k, alpha, a, panels, add, c, c_row, whole_panels);
+#endif
+  multiply_256(m, n, k, alpha, a, panels, add, c, c_row, whole_panels);
 }
 
 }  // namespace rep
