@@ -1,5 +1,6 @@
 #include "nn/linear.h"
 
+#include "nn/token_rows.h"
 #include "tensor/products.h"
 
 namespace rep {
@@ -8,16 +9,21 @@ namespace {
 
 torch::Tensor rows_of(const torch::Tensor& x) { return x.flatten(0, -2); }
 
+// Rows of y as the rows of x lie.
+torch::Tensor as_in(const torch::Tensor& x, const torch::Tensor& y) {
+  std::vector<int64_t> sizes = x.sizes().vec();
+  sizes.back() = y.size(-1);
+  return y.view(sizes);
+}
+
 struct Projection : torch::autograd::Function<Projection> {
   static torch::Tensor forward(torch::autograd::AutogradContext* ctx, const torch::Tensor& x,
                                const torch::Tensor& weight, const torch::Tensor& bias) {
     ctx->save_for_backward({weight.requires_grad() ? x : torch::Tensor(),
                             x.requires_grad() ? weight : torch::Tensor()});
     ctx->saved_data["bias"] = bias.requires_grad();
-    std::vector<int64_t> sizes = x.sizes().vec();
-    sizes.back() = weight.size(0);
-    return product(rows_of(x).to(weight.scalar_type()), weight.t(), x.scalar_type(), bias)
-        .view(sizes);
+    return as_in(x,
+                 product(rows_of(x).to(weight.scalar_type()), weight.t(), x.scalar_type(), bias));
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
@@ -27,9 +33,7 @@ struct Projection : torch::autograd::Function<Projection> {
     const torch::Tensor rows = rows_of(grad.contiguous());
     torch::Tensor dx, d_weight, d_bias;
     if (weight.defined()) {
-      std::vector<int64_t> sizes = grad.sizes().vec();
-      sizes.back() = weight.size(1);
-      dx = product(rows.to(weight.scalar_type()), weight, grad.scalar_type()).view(sizes);
+      dx = as_in(grad, product(rows.to(weight.scalar_type()), weight, grad.scalar_type()));
     }
     if (x.defined()) d_weight = product(rows.t(), rows_of(x), grad.scalar_type());
     if (ctx->saved_data["bias"].toBool()) d_bias = rows.sum(0);
@@ -37,7 +41,35 @@ struct Projection : torch::autograd::Function<Projection> {
   }
 };
 
+struct FrozenNormedProjection : torch::autograd::Function<FrozenNormedProjection> {
+  static torch::Tensor forward(torch::autograd::AutogradContext* ctx, const torch::Tensor& x,
+                               const torch::Tensor& norm_weight, const torch::Tensor& norm_bias,
+                               const torch::Tensor& weight, const torch::Tensor& bias, double eps) {
+    ctx->save_for_backward({x, norm_weight, norm_bias, weight});
+    ctx->saved_data["eps"] = eps;
+    const torch::Tensor normed = normalised(x, {norm_weight, norm_bias, eps}, weight.scalar_type());
+    return as_in(x, product(normed, weight.t(), x.scalar_type(), bias));
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 torch::autograd::variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const torch::Tensor &x = saved[0], &weight = saved[3];
+    const torch::Tensor rows = rows_of(grads[0].contiguous()).to(weight.scalar_type());
+    const Norm norm{saved[1], saved[2], ctx->saved_data["eps"].toDouble()};
+    return {norm_gradient(product(rows, weight, x.scalar_type()), x, norm), {}, {}, {}, {}, {}};
+  }
+};
+
 }  // namespace
+
+bool trains(const torch::nn::Module& module) {
+  if (!torch::GradMode::is_enabled()) return false;
+  for (const auto& parameter : module.parameters()) {
+    if (parameter.requires_grad()) return true;
+  }
+  return false;
+}
 
 torch::nn::Linear make_linear(int64_t in, int64_t out) {
   return torch::nn::Linear(torch::nn::LinearOptions(in, out));
@@ -46,6 +78,17 @@ torch::nn::Linear make_linear(int64_t in, int64_t out) {
 torch::Tensor project(const torch::Tensor& x, const torch::Tensor& weight,
                       const torch::Tensor& bias) {
   return Projection::apply(x.contiguous(), weight, bias);
+}
+
+torch::Tensor project_normed(const torch::Tensor& x, const torch::nn::LayerNorm& norm,
+                             const torch::nn::Linear& linear) {
+  if (trains(*norm) || trains(*linear)) {
+    return project(torch::layer_norm(x, norm->options.normalized_shape(), norm->weight, norm->bias,
+                                     norm->options.eps()),
+                   linear->weight, linear->bias);
+  }
+  return FrozenNormedProjection::apply(x.contiguous(), norm->weight, norm->bias, linear->weight,
+                                       linear->bias, norm->options.eps());
 }
 
 torch::Tensor project_by_the_book(const torch::Tensor& x, const torch::Tensor& weight,

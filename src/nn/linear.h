@@ -5,11 +5,19 @@
 namespace rep {
 
 /// y = x W^T + b, x [.., in], in the type that the weights have (bf16: their products, summed in
-/// fp32) and returned in x's. Keeps x for the gradient of W only where W trains, and W for that of x.
+/// fp32) and returned in x's. Keeps x for the gradient of W only where W trains, and W for that of
+/// x.
 torch::Tensor project(const torch::Tensor& x, const torch::Tensor& weight,
                       const torch::Tensor& bias);
 
-/// The same, op by op.
+/// linear(norm(x)). Where neither trains, x alone is kept for its gradient.
+torch::Tensor project_normed(const torch::Tensor& x, const torch::nn::LayerNorm& norm,
+                             const torch::nn::Linear& linear);
+
+/// Whether a gradient of one of the module's parameters is wanted.
+bool trains(const torch::nn::Module& module);
+
+/// project, op by op.
 torch::Tensor project_by_the_book(const torch::Tensor& x, const torch::Tensor& weight,
                                   const torch::Tensor& bias);
 

@@ -81,7 +81,8 @@ struct Tile {
       for (; i + kRows <= m; i += kRows) {
         multiply(k, alpha, a.from(i), b, add, c + i * c_row + j, c_row, columns);
       }
-      if (i < m) multiply_rest(m - i, k, alpha, a.from(i), b, add, c + i * c_row + j, c_row, columns);
+      if (i < m)
+        multiply_rest(m - i, k, alpha, a.from(i), b, add, c + i * c_row + j, c_row, columns);
     }
     return j;
   }
@@ -120,10 +121,9 @@ void pack_columns(const Strided& b, int64_t k, int64_t n, int64_t first, int64_t
 namespace {
 
 // 16 of the 32 registers hold sums, the others two panels' rows and what is on its way.
-REP_AVX512 void multiply_512(int64_t m, int64_t n, int64_t k,
-                                                            float alpha, const Strided& a,
-                                                            const float* panels, bool add, float* c,
-                                                            int64_t c_row, bool whole_panels) {
+REP_AVX512 void multiply_512(int64_t m, int64_t n, int64_t k, float alpha, const Strided& a,
+                             const float* panels, bool add, float* c, int64_t c_row,
+                             bool whole_panels) {
   int64_t j = Tile<Of512Bits, 8, 2>::multiply_panels(0, m, n, k, alpha, a, panels, add, c, c_row,
                                                      whole_panels);
   Tile<Of512Bits, 8, 1>::multiply_panels(j, m, n, k, alpha, a, panels, add, c, c_row, whole_panels);
@@ -133,14 +133,13 @@ REP_AVX512 void multiply_512(int64_t m, int64_t n, int64_t k,
 #endif
 
 REP_CLONES static void multiply_256(int64_t m, int64_t n, int64_t k, float alpha, const Strided& a,
-                             const float* panels, bool add, float* c, int64_t c_row,
-                             bool whole_panels) {
+                                    const float* panels, bool add, float* c, int64_t c_row,
+                                    bool whole_panels) {
   Tile<Of256Bits, 6, 1>::multiply_panels(0, m, n, k, alpha, a, panels, add, c, c_row, whole_panels);
 }
 
-void multiply(int64_t m, int64_t n, int64_t k, float alpha, const Strided& a,
-                         const float* panels, bool add, float* c, int64_t c_row,
-                         bool whole_panels) {
+void multiply(int64_t m, int64_t n, int64_t k, float alpha, const Strided& a, const float* panels,
+              bool add, float* c, int64_t c_row, bool whole_panels) {
 #ifdef REP_AVX512
   static const bool wide = __builtin_cpu_supports("avx512f");
   if (wide) return multiply_512(m, n, k, alpha, a, panels, add, c, c_row, whole_panels);

@@ -92,14 +92,17 @@ AttentionImpl::AttentionImpl(int64_t dim, int64_t heads_) : heads(heads_) {
   proj = register_module("proj", make_linear(dim, dim));
 }
 
-torch::Tensor AttentionImpl::forward(const torch::Tensor& x, const torch::Tensor& prefix,
-                                     const torch::Tensor& log_sizes, TokenRange queries,
-                                     bool by_the_book, torch::Tensor* metric) {
-  const auto& multiply = by_the_book ? project_by_the_book : project;
-  const torch::Tensor projected = multiply(x, qkv->weight, qkv->bias);
+torch::Tensor AttentionImpl::forward(const torch::Tensor& x, torch::nn::LayerNorm& norm,
+                                     const torch::Tensor& prefix, const torch::Tensor& log_sizes,
+                                     TokenRange queries, bool by_the_book, torch::Tensor* metric) {
+  const torch::Tensor projected =
+      by_the_book ? project_by_the_book(norm->forward(x), qkv->weight, qkv->bias)
+                  : project_normed(x, norm, qkv);
   if (metric) *metric = projected.detach().unflatten(-1, {3, heads, -1}).select(2, 1).mean(2);
   const auto& mix = by_the_book ? attend_by_the_book : attend;
-  return multiply(mix(projected, heads, prefix, log_sizes, queries), proj->weight, proj->bias);
+  const torch::Tensor mixed = mix(projected, heads, prefix, log_sizes, queries);
+  const auto& multiply = by_the_book ? project_by_the_book : project;
+  return multiply(mixed, proj->weight, proj->bias);
 }
 
 BlockImpl::BlockImpl(const VitOptions& options) {
@@ -118,7 +121,7 @@ void BlockImpl::forward(TokenStream& stream, const ForwardPlan& plan, int64_t in
   const torch::Tensor log_sizes =
       plan.proportional_attention && stream.sizes.defined() ? stream.sizes.log() : torch::Tensor();
   torch::Tensor metric;
-  const torch::Tensor mixed = attn->forward(norm1->forward(stream.x), prefix, log_sizes, outputs,
+  const torch::Tensor mixed = attn->forward(stream.x, norm1, prefix, log_sizes, outputs,
                                             plan.by_the_book, r > 0 ? &metric : nullptr);
   stream.x = only(outputs, stream.x) + mixed;
   if (r > 0) merge(stream, metric, r, plan.size_weighted);

@@ -40,12 +40,12 @@ TORCH_MODULE(PatchEmbed);
 /// Multi-head self-attention (nn/attention.h); parameters qkv.{weight,bias}, proj.{weight,bias}.
 struct AttentionImpl : torch::nn::Module {
   AttentionImpl(int64_t dim, int64_t heads);
-  /// x [B, N, D]; prefix undefined or [B, 2, L, D]; log_sizes undefined or [B, N]. Of the queries
-  /// in `queries` only, where it names some. `metric`, when wanted, receives the keys averaged over
-  /// heads [B, N, D/H], prefix keys excluded.
-  torch::Tensor forward(const torch::Tensor& x, const torch::Tensor& prefix,
-                        const torch::Tensor& log_sizes, TokenRange queries, bool by_the_book,
-                        torch::Tensor* metric);
+  /// Of norm(x), x [B, N, D]; prefix undefined or [B, 2, L, D]; log_sizes undefined or [B, N]. Of
+  /// the queries in `queries` only, where it names some. `metric`, when wanted, receives the keys
+  /// averaged over heads [B, N, D/H], prefix keys excluded.
+  torch::Tensor forward(const torch::Tensor& x, torch::nn::LayerNorm& norm,
+                        const torch::Tensor& prefix, const torch::Tensor& log_sizes,
+                        TokenRange queries, bool by_the_book, torch::Tensor* metric);
   int64_t heads;
   torch::nn::Linear qkv{nullptr}, proj{nullptr};
 };

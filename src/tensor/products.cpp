@@ -64,9 +64,8 @@ void run(const torch::Tensor& out, const torch::Tensor& a, const torch::Tensor& 
   const auto type = [](const torch::Tensor& t) {
     return t.defined() ? static_cast<int64_t>(t.scalar_type()) : -1;
   };
-  const Key key{a.size(0),   a.size(1),   b.size(1), a.stride(0), a.stride(1),
-                b.stride(0), b.stride(1), type(a),   type(out),   type(bias),
-                add,         at::get_num_threads()};
+  const Key key{a.size(0),   a.size(1), b.size(1), a.stride(0), a.stride(1), b.stride(0),
+                b.stride(1), type(a),   type(out), type(bias),  add,         at::get_num_threads()};
   auto found = made.find(key);
   if (found == made.end()) {
     if (made.size() >= 4096) made.clear();
@@ -75,9 +74,8 @@ void run(const torch::Tensor& out, const torch::Tensor& a, const torch::Tensor& 
   const auto memory = [](const torch::Tensor& t) {
     return dnnl::memory(description(t), engine(), t.data_ptr());
   };
-  std::unordered_map<int, dnnl::memory> arguments{{DNNL_ARG_SRC, memory(a)},
-                                                  {DNNL_ARG_WEIGHTS, memory(b)},
-                                                  {DNNL_ARG_DST, memory(out)}};
+  std::unordered_map<int, dnnl::memory> arguments{
+      {DNNL_ARG_SRC, memory(a)}, {DNNL_ARG_WEIGHTS, memory(b)}, {DNNL_ARG_DST, memory(out)}};
   if (bias.defined()) arguments.emplace(DNNL_ARG_BIAS, memory(bias));
   found->second.execute(stream, arguments);
   stream.wait();

@@ -4,10 +4,10 @@
 
 namespace rep {
 
-/// Products of large matrices. On an x86 processor they go to oneDNN, where the build found it (with
-/// Debian's LibTorch, which brings it): its kernels are made for the processor that it meets, while a
-/// BLAS older than the processor falls back on an ancestor's, at half the rate on AMD's Zen 5.
-/// Elsewhere, and on other devices, they are LibTorch's. Sums are in fp32 either way.
+/// Products of large matrices. On an x86 processor they go to oneDNN, where the build found it
+/// (with Debian's LibTorch, which brings it): its kernels are made for the processor that it meets,
+/// while a BLAS older than the processor falls back on an ancestor's, at half the rate on AMD's
+/// Zen 5. Elsewhere, and on other devices, they are LibTorch's. Sums are in fp32 either way.
 
 /// a b + bias, [M, N]: a [M, K] and b [K, N] both of fp32 or both of bf16, each possibly transposed
 /// (b = w.t() for a layer's weight); bias [N] or undefined; the result in `type`.

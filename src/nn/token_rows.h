@@ -1,0 +1,31 @@
+#pragma once
+
+#include "tensor/torch.h"
+
+namespace rep {
+
+/// What a frozen block does to every token by itself. Arithmetic is in fp32 whatever the type of
+/// storage; on the CPU each is one pass over its tensors, on all threads.
+
+/// A layer norm's numbers, none of which trains: weight and bias [D].
+struct Norm {
+  torch::Tensor weight, bias;
+  double eps = 0;
+};
+
+/// (x - mean) / sqrt(variance + eps) * weight + bias of every row of x [.., D], fp32: [rows, D] in
+/// `type`, fp32 or bf16.
+torch::Tensor normalised(const torch::Tensor& x, const Norm& norm, torch::ScalarType type);
+
+/// The gradient of x, given that of normalised(x), dy [rows, D], plus `residual` where defined; all
+/// fp32, of x's sizes.
+torch::Tensor norm_gradient(const torch::Tensor& dy, const torch::Tensor& x, const Norm& norm,
+                            const torch::Tensor& residual = {});
+
+/// GELU by the normal distribution (Hendrycks and Gimpel, arXiv 1606.08415), of fp32 or bf16.
+torch::Tensor gelu_of(const torch::Tensor& x);
+
+/// g *= gelu'(x), both of one type and size.
+void to_gelu_gradient(const torch::Tensor& x, torch::Tensor& g);
+
+}  // namespace rep
