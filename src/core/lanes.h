@@ -3,52 +3,127 @@
 #include <cstdint>
 
 // Loops over lanes are compiled for the generations of x86 processors that have AVX2 and AVX-512;
-// the right one is chosen when the program starts. Sanitizers cannot stand the functions that
-// choose.
+// the right one is chosen when the program runs. Sanitizers cannot stand the functions that
+// REP_CLONES chooses with.
 #if defined(__x86_64__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__SANITIZE_ADDRESS__)
+#define REP_X86_GENERATIONS
 #define REP_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
-#define REP_AVX512 __attribute__((target("arch=x86-64-v4")))
 #else
 #define REP_CLONES
 #endif
-#define REP_INLINE inline __attribute__((always_inline))
+#define REP_ALWAYS_INLINE __attribute__((always_inline))
+#define REP_INLINE inline REP_ALWAYS_INLINE
 
 namespace rep {
 
-/// Eight floats that every compiler for a vector machine keeps in one register or two.
-constexpr int64_t kLanes = 8;
-using Lanes = float __attribute__((vector_size(32), aligned(4), may_alias));
-using LaneBits = uint32_t __attribute__((vector_size(32), aligned(4), may_alias));
-
-REP_INLINE const Lanes& lanes(const float* at) { return *reinterpret_cast<const Lanes*>(at); }
-REP_INLINE Lanes& lanes(float* at) { return *reinterpret_cast<Lanes*>(at); }
+/// Eight floats, which every compiler for a vector machine keeps in one register or two, and what
+/// else of eight numbers goes with them.
+struct EightLanes {
+  static constexpr int64_t kCount = 8;
+  using Floats = float __attribute__((vector_size(32), aligned(4), may_alias));
+  using Bits = uint32_t __attribute__((vector_size(32), aligned(4), may_alias));
+  using Halves = uint16_t __attribute__((vector_size(16), aligned(2), may_alias));
+};
 
 /// Sixteen, one register of AVX-512: only within functions compiled for it.
-using WideLanes = float __attribute__((vector_size(64), aligned(4), may_alias));
+struct SixteenLanes {
+  static constexpr int64_t kCount = 16;
+  using Floats = float __attribute__((vector_size(64), aligned(4), may_alias));
+  using Bits = uint32_t __attribute__((vector_size(64), aligned(4), may_alias));
+  using Halves = uint16_t __attribute__((vector_size(32), aligned(2), may_alias));
+};
+constexpr int64_t kMostLanes = SixteenLanes::kCount;
 
-REP_INLINE float sum_of(const Lanes& x) {
+#ifdef REP_X86_GENERATIONS
+template <class Kernel>
+__attribute__((target("arch=x86-64-v4"))) void on_sixteen_lanes(const Kernel& kernel) {
+  kernel(SixteenLanes{});
+}
+template <class Kernel>
+__attribute__((target("arch=x86-64-v3"))) void on_eight_lanes(const Kernel& kernel) {
+  kernel(EightLanes{});
+}
+#endif
+
+/// Calls kernel(EightLanes{}) or kernel(SixteenLanes{}), compiled for this processor's registers:
+/// a lambda that is REP_ALWAYS_INLINE, as is what it calls. Needs lanes_are_fast().
+template <class Kernel>
+void on_widest_lanes(const Kernel& kernel) {
+#ifdef REP_X86_GENERATIONS
+  static const bool sixteen =
+      __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  sixteen ? on_sixteen_lanes(kernel) : on_eight_lanes(kernel);
+#else
+  kernel(EightLanes{});
+#endif
+}
+
+template <class L>
+REP_INLINE const typename L::Floats& lanes(const float* at) {
+  return *reinterpret_cast<const typename L::Floats*>(at);
+}
+template <class L>
+REP_INLINE typename L::Floats& lanes(float* at) {
+  return *reinterpret_cast<typename L::Floats*>(at);
+}
+
+/// bf16: the upper half of a float, in memory.
+using Bf16 = uint16_t;
+
+template <class L>
+REP_INLINE void load(const float* from, typename L::Floats& to) {
+  to = lanes<L>(from);
+}
+template <class L>
+REP_INLINE void load(const Bf16* from, typename L::Floats& to) {
+  using Bits = typename L::Bits;
+  const auto& halves = *reinterpret_cast<const typename L::Halves*>(from);
+  reinterpret_cast<Bits&>(to) = __builtin_convertvector(halves, Bits) << 16;
+}
+
+template <class L>
+REP_INLINE void store(const typename L::Floats& from, float* to) {
+  lanes<L>(to) = from;
+}
+/// To the nearest, ties to even; what is no number stays none.
+template <class L>
+REP_INLINE void store(const typename L::Floats& from, Bf16* to) {
+  using Bits = typename L::Bits;
+  using Halves = typename L::Halves;
+  const Bits bits = reinterpret_cast<const Bits&>(from);
+  const Bits rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const Bits quiet = (bits >> 16) | 0x40u;
+  *reinterpret_cast<Halves*>(to) = __builtin_convertvector(from == from ? rounded : quiet, Halves);
+}
+
+template <class L>
+REP_INLINE float sum_of(const typename L::Floats& x) {
   float sum = 0;
-  for (int64_t l = 0; l < kLanes; ++l) sum += x[l];
+  for (int64_t l = 0; l < L::kCount; ++l) sum += x[l];
   return sum;
 }
 
 /// x = exp(x) for x <= 0 (or NaN), to 2 units in the last place; what is below e^-87 comes out as
 /// e^-87, which is 0 to a softmax. Cephes' polynomial.
-REP_INLINE void to_exp_of_negative(Lanes& x) {
-  const Lanes lowest = Lanes{} - 87.0f;
+template <class L>
+REP_INLINE void to_exp_of_negative(typename L::Floats& x) {
+  using Floats = typename L::Floats;
+  using Bits = typename L::Bits;
+  const Floats lowest = Floats{} - 87.0f;
   x = x < lowest ? lowest : x;
-  const Lanes shifted = x * 1.44269504088896341f + 12582912.0f;  // rounds to an integer
-  const Lanes n = shifted - 12582912.0f;
-  const Lanes r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-  Lanes p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  const Floats shifted = x * 1.44269504088896341f + 12582912.0f;  // rounds to an integer
+  const Floats n = shifted - 12582912.0f;
+  const Floats r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+  Floats p = r * 1.9875691500e-4f + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
   // 12582912 = 1.5 * 2^23: the integer sits in the low bits.
-  const LaneBits power = (reinterpret_cast<const LaneBits&>(shifted) + 127u) << 23;
-  x = p * reinterpret_cast<const Lanes&>(power);
+  const Bits power = (reinterpret_cast<const Bits&>(shifted) + 127u) << 23;
+  x = p * reinterpret_cast<const Floats&>(power);
 }
 
 /// False on an x86 processor without AVX2, where products of lanes are several times slower than a

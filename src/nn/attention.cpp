@@ -26,51 +26,58 @@ namespace {
 
 // softmax(s + bias) of every row in place, bias [wide] or null; lse [rows] receives the logarithm
 // of the row's sum of exponentials.
-REP_CLONES void softmax_rows(float* s, int64_t rows, int64_t keys, int64_t wide, const float* bias,
+template <class L>
+REP_INLINE void softmax_rows(float* s, int64_t rows, int64_t keys, int64_t wide, const float* bias,
                              float* lse) {
+  using Floats = typename L::Floats;
   for (int64_t i = 0; i < rows; ++i, s += wide) {
     for (int64_t j = keys; j < wide; ++j) s[j] = std::numeric_limits<float>::lowest();
-    Lanes most = lanes(s) + (bias ? lanes(bias) : Lanes{});
-    for (int64_t j = 0; j < wide; j += kLanes) {
-      if (bias) lanes(s + j) += lanes(bias + j);
-      most = lanes(s + j) > most ? lanes(s + j) : most;
+    Floats most = lanes<L>(s) + (bias ? lanes<L>(bias) : Floats{});
+    for (int64_t j = 0; j < wide; j += L::kCount) {
+      if (bias) lanes<L>(s + j) += lanes<L>(bias + j);
+      most = lanes<L>(s + j) > most ? lanes<L>(s + j) : most;
     }
     float top = most[0];
-    for (int64_t l = 1; l < kLanes; ++l) top = most[l] > top ? most[l] : top;
-    Lanes sums = {};
-    for (int64_t j = 0; j < wide; j += kLanes) {
-      Lanes e = lanes(s + j) - top;
-      to_exp_of_negative(e);
-      lanes(s + j) = e;
+    for (int64_t l = 1; l < L::kCount; ++l) top = most[l] > top ? most[l] : top;
+    Floats sums = {};
+    for (int64_t j = 0; j < wide; j += L::kCount) {
+      Floats e = lanes<L>(s + j) - top;
+      to_exp_of_negative<L>(e);
+      lanes<L>(s + j) = e;
       sums += e;
     }
-    const float sum = sum_of(sums);
+    const float sum = sum_of<L>(sums);
     const float scale = 1.0f / sum;
-    for (int64_t j = 0; j < wide; j += kLanes) lanes(s + j) *= scale;
+    for (int64_t j = 0; j < wide; j += L::kCount) lanes<L>(s + j) *= scale;
     lse[i] = top + std::log(sum);
   }
 }
 
 // Logits without bias -> weights, given their rows' lse.
-REP_CLONES void weights_again(float* s, int64_t rows, int64_t wide, const float* bias,
+template <class L>
+REP_INLINE void weights_again(float* s, int64_t rows, int64_t wide, const float* bias,
                               const float* lse) {
+  using Floats = typename L::Floats;
   for (int64_t i = 0; i < rows; ++i, s += wide) {
     const float row = lse[i];
-    for (int64_t j = 0; j < wide; j += kLanes) {
-      Lanes e = (bias ? lanes(s + j) + lanes(bias + j) : lanes(s + j)) - row;
-      to_exp_of_negative(e);
-      lanes(s + j) = e;
+    for (int64_t j = 0; j < wide; j += L::kCount) {
+      Floats e = (bias ? lanes<L>(s + j) + lanes<L>(bias + j) : lanes<L>(s + j)) - row;
+      to_exp_of_negative<L>(e);
+      lanes<L>(s + j) = e;
     }
   }
 }
 
 // Through the softmax: g = p (g - sum_j p g), row by row.
-REP_CLONES void softmax_backward_rows(const float* p, float* g, int64_t rows, int64_t wide) {
+template <class L>
+REP_INLINE void softmax_backward_rows(const float* p, float* g, int64_t rows, int64_t wide) {
+  using Floats = typename L::Floats;
   for (int64_t i = 0; i < rows; ++i, p += wide, g += wide) {
-    Lanes sums = {};
-    for (int64_t j = 0; j < wide; j += kLanes) sums += lanes(p + j) * lanes(g + j);
-    const float sum = sum_of(sums);
-    for (int64_t j = 0; j < wide; j += kLanes) lanes(g + j) = lanes(p + j) * (lanes(g + j) - sum);
+    Floats sums = {};
+    for (int64_t j = 0; j < wide; j += L::kCount) sums += lanes<L>(p + j) * lanes<L>(g + j);
+    const float sum = sum_of<L>(sums);
+    for (int64_t j = 0; j < wide; j += L::kCount)
+      lanes<L>(g + j) = lanes<L>(p + j) * (lanes<L>(g + j) - sum);
   }
 }
 
@@ -201,7 +208,10 @@ struct FusedAttention : torch::autograd::Function<FusedAttention> {
         const int64_t rows = std::min(tile, s.M - i);
         multiply(rows, s.keys(), s.d, s.scale(), in.q.from(i), keys, false, weights, s.wide(),
                  /*whole_panels=*/true);
-        softmax_rows(weights, rows, s.keys(), s.wide(), logits, sums + place.sums + i);
+        on_widest_lanes([&](auto width) REP_ALWAYS_INLINE {
+          softmax_rows<decltype(width)>(weights, rows, s.keys(), s.wide(), logits,
+                                        sums + place.sums + i);
+        });
         multiply(rows, s.d, s.keys(), 1, {weights, s.wide()}, values, false,
                  mixed + place.out + i * s.D(), s.D());
       }
@@ -249,12 +259,16 @@ struct FusedAttention : torch::autograd::Function<FusedAttention> {
         const int64_t rows = std::min(tile, s.M - i);
         multiply(rows, s.keys(), s.d, s.scale(), in.q.from(i), keys, false, weights, s.wide(),
                  true);
-        weights_again(weights, rows, s.wide(), logits, sums + place.sums + i);
+        on_widest_lanes([&](auto width) REP_ALWAYS_INLINE {
+          weights_again<decltype(width)>(weights, rows, s.wide(), logits, sums + place.sums + i);
+        });
         multiply(rows, s.keys(), s.d, 1, d_out.from(i), values, false, slopes, s.wide(), true);
         pack(d_out.from(i), rows, s.d, 0, rows, tile_rows);
         to_keys(s, rows, 1, weights, tile_rows, i > 0, offset_of(d_rows, place.value), D,
                 offset_of(d_tokens, place.token + 2 * D), 3 * D);
-        softmax_backward_rows(weights, slopes, rows, s.wide());
+        on_widest_lanes([&](auto width) REP_ALWAYS_INLINE {
+          softmax_backward_rows<decltype(width)>(weights, slopes, rows, s.wide());
+        });
         pack(in.q.from(i), rows, s.d, 0, rows, tile_rows);
         to_keys(s, rows, s.scale(), slopes, tile_rows, i > 0, offset_of(d_rows, place.key), D,
                 offset_of(d_tokens, place.token + D), 3 * D);

@@ -12,41 +12,31 @@ namespace rep {
 
 namespace {
 
-struct Of256Bits {
-  using Vector = Lanes;
-};
-struct Of512Bits {
-  using Vector = WideLanes;
-};
-
 // kRows rows of c by kPanels panels, in registers.
-template <class Registers, int64_t kRows, int64_t kPanels>
+template <class L, int64_t kRows, int64_t kPanels>
 struct Tile {
-  using Vector = typename Registers::Vector;
-  static constexpr int64_t kWidth = sizeof(Vector) / sizeof(float);
+  using Floats = typename L::Floats;
+  static constexpr int64_t kWidth = L::kCount;
   static constexpr int64_t kVectors = kPanels * kPanel / kWidth;
-
-  static const Vector& at(const float* from) { return *reinterpret_cast<const Vector*>(from); }
-  static Vector& at(float* from) { return *reinterpret_cast<Vector*>(from); }
 
   // `columns`: how many of the kPanels * 16 are c's.
   REP_INLINE static void multiply(int64_t k, float alpha, const Strided& a, const float* panels,
                                   bool add, float* c, int64_t c_row, int64_t columns) {
-    Vector sums[kRows][kVectors] = {};
+    Floats sums[kRows][kVectors] = {};
     const float* entries = a.at;
     for (int64_t p = 0; p < k; ++p, panels += kPanel, entries += a.column) {
       for (int64_t v = 0; v < kVectors; ++v) {
         const int64_t column = v * kWidth;
-        const Vector b = at(panels + column / kPanel * k * kPanel + column % kPanel);
+        const Floats b = lanes<L>(panels + column / kPanel * k * kPanel + column % kPanel);
         for (int64_t i = 0; i < kRows; ++i) sums[i][v] += b * entries[i * a.row];
       }
     }
     for (int64_t i = 0; i < kRows; ++i, c += c_row) {
       for (int64_t v = 0; v < kVectors; ++v) {
-        const Vector sum = sums[i][v] * alpha;
+        const Floats sum = sums[i][v] * alpha;
         float* to = c + v * kWidth;
         if ((v + 1) * kWidth <= columns) {
-          at(to) = add ? at(to) + sum : sum;
+          lanes<L>(to) = add ? lanes<L>(to) + sum : sum;
           continue;
         }
         for (int64_t l = 0; l < kWidth && v * kWidth + l < columns; ++l) {
@@ -61,7 +51,7 @@ struct Tile {
                                        const float* panels, bool add, float* c, int64_t c_row,
                                        int64_t columns) {
     if constexpr (kRows > 1) {
-      using Smaller = Tile<Registers, kRows - 1, kPanels>;
+      using Smaller = Tile<L, kRows - 1, kPanels>;
       if (rows == kRows - 1) {
         Smaller::multiply(k, alpha, a, panels, add, c, c_row, columns);
       } else {
@@ -117,34 +107,19 @@ void pack_columns(const Strided& b, int64_t k, int64_t n, int64_t first, int64_t
   }
 }
 
-#ifdef REP_AVX512
-namespace {
-
-// 16 of the 32 registers hold sums, the others two panels' rows and what is on its way.
-REP_AVX512 void multiply_512(int64_t m, int64_t n, int64_t k, float alpha, const Strided& a,
-                             const float* panels, bool add, float* c, int64_t c_row,
-                             bool whole_panels) {
-  int64_t j = Tile<Of512Bits, 8, 2>::multiply_panels(0, m, n, k, alpha, a, panels, add, c, c_row,
-                                                     whole_panels);
-  Tile<Of512Bits, 8, 1>::multiply_panels(j, m, n, k, alpha, a, panels, add, c, c_row, whole_panels);
-}
-
-}  // namespace
-#endif
-
-REP_CLONES static void multiply_256(int64_t m, int64_t n, int64_t k, float alpha, const Strided& a,
-                                    const float* panels, bool add, float* c, int64_t c_row,
-                                    bool whole_panels) {
-  Tile<Of256Bits, 6, 1>::multiply_panels(0, m, n, k, alpha, a, panels, add, c, c_row, whole_panels);
-}
-
 void multiply(int64_t m, int64_t n, int64_t k, float alpha, const Strided& a, const float* panels,
               bool add, float* c, int64_t c_row, bool whole_panels) {
-#ifdef REP_AVX512
-  static const bool wide = __builtin_cpu_supports("avx512f");
-  if (wide) return multiply_512(m, n, k, alpha, a, panels, add, c, c_row, whole_panels);
-#endif
-  multiply_256(m, n, k, alpha, a, panels, add, c, c_row, whole_panels);
+  on_widest_lanes([&](auto width) REP_ALWAYS_INLINE {
+    using L = decltype(width);
+    int64_t j = 0;
+    if constexpr (L::kCount == kPanel) {
+      // 16 of the 32 registers hold sums, the others two panels' rows and what is on its way.
+      j = Tile<L, 8, 2>::multiply_panels(j, m, n, k, alpha, a, panels, add, c, c_row, whole_panels);
+      Tile<L, 8, 1>::multiply_panels(j, m, n, k, alpha, a, panels, add, c, c_row, whole_panels);
+    } else {
+      Tile<L, 6, 1>::multiply_panels(j, m, n, k, alpha, a, panels, add, c, c_row, whole_panels);
+    }
+  });
 }
 
 }  // namespace rep
