@@ -1,0 +1,164 @@
+// What a frozen block does to every token by itself, and its large products, against the formulas
+// in double precision: in one pass on lanes, and in LibTorch's operations where lanes do not fit.
+#include "nn/token_rows.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "nn/linear.h"
+#include "tensor/meter.h"
+#include "tensor/products.h"
+#include "tensor/torch.h"
+
+namespace rep {
+namespace {
+
+using torch::Tensor;
+
+class MeterEnvironment : public ::testing::Environment {
+  void SetUp() override { install_meter(); }
+};
+const auto* const kMeter = ::testing::AddGlobalTestEnvironment(new MeterEnvironment);
+
+Tensor exact(const Tensor& t) { return t.detach().to(torch::kDouble); }
+
+double furthest(const Tensor& actual, const Tensor& expected) {
+  return (exact(actual) - expected).abs().max().item<double>();
+}
+
+// 48 and 208 fit lanes of any width, 50 none.
+class TokenRowsTest : public ::testing::TestWithParam<int64_t> {
+ protected:
+  void SetUp() override {
+    torch::manual_seed(5);
+    norm = {torch::randn({D}), torch::randn({D}), 1e-6};
+  }
+  // Rows far from the origin, whose variance a formula with squares' means would lose.
+  Tensor x() const { return torch::randn({3, 7, D}) * 2 + 30; }
+
+  const int64_t D = GetParam();
+  Norm norm;
+};
+
+TEST_P(TokenRowsTest, NormalisesEveryRow) {
+  const Tensor rows = x();
+  const Tensor expected =
+      torch::layer_norm(exact(rows), {D}, exact(norm.weight), exact(norm.bias), 1e-6);
+  const Tensor out = normalised(rows, norm, torch::kFloat);
+  EXPECT_EQ(out.sizes(), (std::vector<int64_t>{21, D}));
+  EXPECT_LT(furthest(out, expected.view({21, D})), 2e-5);
+  const Tensor half = normalised(rows, norm, torch::kBFloat16);
+  EXPECT_TRUE(torch::equal(half, out.to(torch::kBFloat16)));
+}
+
+TEST_P(TokenRowsTest, HasTheGradientOfTheNorm) {
+  const Tensor rows = x(), residual = torch::randn({3, 7, D}), dy = torch::randn({21, D});
+  const Tensor in = exact(rows).requires_grad_(true);
+  torch::layer_norm(in, {D}, exact(norm.weight), exact(norm.bias), 1e-6)
+      .backward(exact(dy).view_as(in));
+  EXPECT_LT(furthest(norm_gradient(dy, rows, norm), in.grad()), 1e-5);
+  EXPECT_LT(furthest(norm_gradient(dy, rows, norm, residual), in.grad() + exact(residual)), 1e-5);
+}
+
+TEST_P(TokenRowsTest, HasTheGeluOfTheNormalDistribution) {
+  const Tensor values = torch::linspace(-9, 9, 40 * D).view({40, D});
+  const Tensor in = exact(values).requires_grad_(true);
+  const Tensor expected = torch::gelu(in), upstream = torch::randn({40, D});
+  expected.backward(exact(upstream));
+  EXPECT_LT(furthest(gelu_of(values), expected.detach()), 1e-6);
+  Tensor slope = upstream.clone();
+  to_gelu_gradient(values, slope);
+  EXPECT_LT(furthest(slope, in.grad()), 2e-6);
+
+  const Tensor half = values.to(torch::kBFloat16);
+  EXPECT_LT(furthest(gelu_of(half), torch::gelu(exact(half))), 9.0 / 256);
+}
+
+TEST_P(TokenRowsTest, PassesOnWhatIsNoNumber) {
+  Tensor values = torch::zeros({2, D});
+  values[1][3] = std::nanf("");
+  for (const auto type : {torch::kFloat, torch::kBFloat16}) {
+    const Tensor out = gelu_of(values.to(type));
+    EXPECT_EQ(out.isnan().sum().item<int64_t>(), 1);
+    EXPECT_TRUE(out[1][3].isnan().item<bool>());
+    EXPECT_EQ(normalised(values, norm, type)[1].isnan().sum().item<int64_t>(), D);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Widths, TokenRowsTest, ::testing::Values(48, 208, 50),
+                         ::testing::PrintToStringParamName());
+
+// Each factor by rows and by columns, whole and part of a larger matrix.
+TEST(ProductsTest, MultipliesMatricesHoweverTheyLie) {
+  torch::manual_seed(6);
+  const Tensor a = torch::randn({37, 70}), b = torch::randn({70, 45}), bias = torch::randn({45});
+  const Tensor expected = exact(a).mm(exact(b));
+  const auto part = [](const Tensor& t) {
+    const Tensor whole = torch::zeros({t.size(0) + 2, t.size(1) + 3});
+    whole.narrow(0, 1, t.size(0)).narrow(1, 2, t.size(1)).copy_(t);
+    return whole.narrow(0, 1, t.size(0)).narrow(1, 2, t.size(1));
+  };
+  const auto layouts = [&](const Tensor& t) {
+    return std::vector<Tensor>{t, t.t().contiguous().t(), part(t), part(t.t()).t()};
+  };
+  for (const Tensor& left : layouts(a)) {
+    for (const Tensor& right : layouts(b)) {
+      EXPECT_LT(furthest(product(left, right, torch::kFloat), expected), 2e-5);
+      EXPECT_LT(furthest(product(left, right, torch::kFloat, bias), expected + bias), 2e-5);
+      const Tensor sum = torch::ones({37, 45});
+      add_product(sum, left, right);
+      EXPECT_LT(furthest(sum, expected + 1), 2e-5);
+      const Tensor half = product(left.to(torch::kBFloat16), right.to(torch::kBFloat16),
+                                  torch::kFloat, bias.to(torch::kBFloat16));
+      // 70 products of bf16 factors, each off by 2^-8 at most: 5 deviations of their sum.
+      EXPECT_LT(furthest(half, expected + bias), 5 * std::sqrt(70.0) / 256 + 0.02);
+    }
+  }
+}
+
+TEST(ProductsTest, CountsWhatItMultiplies) {
+  const int64_t before = macs_so_far();
+  product(torch::ones({5, 6}), torch::ones({6, 7}), torch::kFloat);
+  EXPECT_EQ(macs_so_far() - before, 5 * 6 * 7);
+  add_product(torch::ones({5, 7}), torch::ones({5, 6}), torch::ones({6, 7}));
+  EXPECT_EQ(macs_so_far() - before, 2 * 5 * 6 * 7);
+}
+
+TEST(LinearTest, HasTheGradientsOfEveryFactor) {
+  torch::manual_seed(7);
+  torch::nn::Linear layer = make_linear(48, 32);
+  torch::nn::LayerNorm norm(torch::nn::LayerNormOptions({48}));
+  for (auto& p : norm->parameters()) p.data().normal_();
+  const Tensor upstream = torch::randn({2, 9, 32});
+  const auto gradients = [&](const auto& forward, bool weights) {
+    for (auto* module : {static_cast<torch::nn::Module*>(layer.get()),
+                         static_cast<torch::nn::Module*>(norm.get())}) {
+      for (auto& p : module->parameters()) p.set_requires_grad(weights);
+    }
+    torch::manual_seed(8);
+    Tensor x = torch::randn({2, 9, 48}).requires_grad_(true);
+    std::vector<Tensor> of{x};
+    if (weights) of.insert(of.end(), {layer->weight, layer->bias, norm->weight, norm->bias});
+    const Tensor out = forward(x);
+    std::vector<Tensor> all = torch::autograd::grad({out}, of, {upstream});
+    all.push_back(out.detach());
+    return all;
+  };
+  for (const bool weights : {false, true}) {
+    const auto expected = gradients(
+        [&](const Tensor& x) {
+          return project_by_the_book(norm->forward(x), layer->weight, layer->bias);
+        },
+        weights);
+    const auto actual =
+        gradients([&](const Tensor& x) { return project_normed(x, norm, layer); }, weights);
+    ASSERT_EQ(actual.size(), expected.size());
+    for (size_t i = 0; i < actual.size(); ++i) {
+      EXPECT_TRUE(torch::allclose(actual[i], expected[i], 1e-4, 1e-4)) << weights << i;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace rep
