@@ -65,8 +65,10 @@ constexpr std::pair<const char*, Phase> kTrainPhases[]{{"data_wait", Phase::kDat
 
 }  // namespace
 
-Json bench(const Config& asked, int64_t steps, int64_t warmup) {
+Json bench(const Config& asked, int64_t steps, int64_t warmup, bool by_the_book) {
   Config config = asked;
+  QueryBackboneConfig& query = config.efficiency.query_backbone;
+  if (by_the_book && query.name.empty()) query = {config.backbone.name, config.backbone.weights};
   config.train.iterations = warmup + steps;
   config.train.epochs = std::max<int64_t>(config.train.epochs, 1 << 20);
   config.train.drop_last = true;  // every measured step is of a whole batch
@@ -77,6 +79,7 @@ Json bench(const Config& asked, int64_t steps, int64_t warmup) {
   const Stream stream = cut_into_tasks(*train, *test, config.stream, config.seed);
   const Task& task = stream.tasks.front();
   Learner learner(config, stream, *train, device);
+  if (by_the_book) learner.efficiency->go_by_the_book();
   learner.images->set_task(task);
   learner.method->begin_task(task);
 
@@ -153,6 +156,7 @@ Json bench(const Config& asked, int64_t steps, int64_t warmup) {
   const double fp32 = matmul_rate(device, torch::kFloat, device.is_cpu() ? 2048 : 8192);
   const double bf16 = matmul_rate(device, torch::kBFloat16, device.is_cpu() ? 1024 : 8192);
   return {{"config", config.name},
+          {"by_the_book", by_the_book},
           {"device", describe_device(device)},
           {"steps", timing.steps.size()},
           {"unit_seconds", unit_seconds},
