@@ -3,10 +3,12 @@
 #include <cstdint>
 
 // Loops over lanes are compiled for the generations of x86 processors that have AVX2 and AVX-512;
-// the right one is chosen when the program runs. Sanitizers cannot stand the functions that
-// REP_CLONES chooses with.
-#if defined(__x86_64__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__SANITIZE_ADDRESS__)
+// the right one is chosen when the program runs.
+#if defined(__x86_64__) && defined(__GNUC__) && __GNUC__ >= 12
 #define REP_X86_GENERATIONS
+#endif
+// Of a whole function, when the program starts: sanitizers cannot stand what chooses.
+#if defined(REP_X86_GENERATIONS) && !defined(__SANITIZE_ADDRESS__)
 #define REP_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else
 #define REP_CLONES
