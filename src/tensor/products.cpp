@@ -39,9 +39,16 @@ const dnnl::engine& engine() {
   return cpu;
 }
 
-dnnl::matmul make_matmul(const torch::Tensor& out, const torch::Tensor& a, const torch::Tensor& b,
-                         const torch::Tensor& bias, bool add) {
+struct Matmul {
+  dnnl::matmul run;
+  dnnl::memory::desc scratch;
+};
+
+Matmul make_matmul(const torch::Tensor& out, const torch::Tensor& a, const torch::Tensor& b,
+                   const torch::Tensor& bias, bool add) {
   dnnl::primitive_attr attributes;
+  // Else each of the hundreds of primitives of a run could keep megabytes of its own.
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   if (add) {
     dnnl::post_ops sum;
     sum.append_sum();
@@ -50,7 +57,8 @@ dnnl::matmul make_matmul(const torch::Tensor& out, const torch::Tensor& a, const
   const auto A = description(a), B = description(b), C = description(out);
   const dnnl::matmul::desc matmul =
       bias.defined() ? dnnl::matmul::desc(A, B, description(bias), C) : dnnl::matmul::desc(A, B, C);
-  return dnnl::matmul({matmul, attributes, engine()});
+  const dnnl::matmul::primitive_desc plan(matmul, attributes, engine());
+  return {dnnl::matmul(plan), plan.scratchpad_desc()};
 }
 
 // out = a b + bias [1, N], or out += a b.
@@ -59,7 +67,7 @@ void run(const torch::Tensor& out, const torch::Tensor& a, const torch::Tensor& 
   // Making a primitive takes longer than a small product: each thread keeps those it has made, one
   // a shape. A run has a few hundred.
   using Key = std::array<int64_t, 12>;
-  thread_local std::map<Key, dnnl::matmul> made;
+  thread_local std::map<Key, Matmul> made;
   thread_local dnnl::stream stream(engine());
   const auto type = [](const torch::Tensor& t) {
     return t.defined() ? static_cast<int64_t>(t.scalar_type()) : -1;
@@ -77,7 +85,14 @@ void run(const torch::Tensor& out, const torch::Tensor& a, const torch::Tensor& 
   std::unordered_map<int, dnnl::memory> arguments{
       {DNNL_ARG_SRC, memory(a)}, {DNNL_ARG_WEIGHTS, memory(b)}, {DNNL_ARG_DST, memory(out)}};
   if (bias.defined()) arguments.emplace(DNNL_ARG_BIAS, memory(bias));
-  found->second.execute(stream, arguments);
+  const Matmul& matmul = found->second;
+  torch::Tensor scratch;
+  if (const auto bytes = static_cast<int64_t>(matmul.scratch.get_size()); bytes > 0) {
+    scratch = torch::empty({bytes}, torch::kByte);
+    arguments.emplace(DNNL_ARG_SCRATCHPAD,
+                      dnnl::memory(matmul.scratch, engine(), scratch.data_ptr()));
+  }
+  matmul.run.execute(stream, arguments);
   stream.wait();
   count_macs(a.numel() * b.size(1));
 }
