@@ -21,7 +21,7 @@ struct RowStatistics {
 };
 
 template <class L>
-REP_INLINE RowStatistics measure(const float* x, int64_t D, float eps) {
+REP_INLINE RowStatistics statistics_of(const float* x, int64_t D, float eps) {
   using Floats = typename L::Floats;
   Floats sums = {}, squares = {};
   for (int64_t j = 0; j < D; j += L::kCount) sums += lanes<L>(x + j);
@@ -37,7 +37,7 @@ template <class L, class T>
 REP_INLINE void normalise_row(const float* x, int64_t D, const float* weight, const float* bias,
                               float eps, T* y) {
   using Floats = typename L::Floats;
-  const RowStatistics row = measure<L>(x, D, eps);
+  const RowStatistics row = statistics_of<L>(x, D, eps);
   for (int64_t j = 0; j < D; j += L::kCount) {
     const Floats normed = (lanes<L>(x + j) - row.mean) * row.scale;
     store<L>(normed * lanes<L>(weight + j) + lanes<L>(bias + j), y + j);
@@ -50,7 +50,7 @@ template <class L>
 REP_INLINE void norm_gradient_row(const float* dy, const float* x, int64_t D, const float* weight,
                                   float eps, const float* residual, float* dx) {
   using Floats = typename L::Floats;
-  const RowStatistics row = measure<L>(x, D, eps);
+  const RowStatistics row = statistics_of<L>(x, D, eps);
   Floats sums = {}, products = {};
   for (int64_t j = 0; j < D; j += L::kCount) {
     const Floats g = lanes<L>(dy + j) * lanes<L>(weight + j);
@@ -108,7 +108,7 @@ REP_INLINE void to_gelu_gradient(const T* x, int64_t n, T* g) {
 
 // ---- tensors ----
 
-bool fits(const torch::Tensor& t) {
+bool fits_lanes(const torch::Tensor& t) {
   return t.is_cpu() && t.is_contiguous() && lanes_are_fast() &&
          (t.scalar_type() == torch::kFloat || t.scalar_type() == torch::kBFloat16) &&
          t.size(-1) % kMostLanes == 0;
@@ -138,7 +138,7 @@ void with_data(const torch::Tensor& t, const Work& work) {
 
 torch::Tensor normalised(const torch::Tensor& x, const Norm& norm, torch::ScalarType type) {
   const int64_t D = x.size(-1);
-  if (!fits(x) || !fits(norm.weight)) {
+  if (!fits_lanes(x) || !fits_lanes(norm.weight)) {
     return torch::layer_norm(x, {D}, norm.weight, norm.bias, norm.eps).flatten(0, -2).to(type);
   }
   const torch::Tensor out = torch::empty({x.numel() / D, D}, x.options().dtype(type));
@@ -159,7 +159,8 @@ torch::Tensor normalised(const torch::Tensor& x, const Norm& norm, torch::Scalar
 torch::Tensor norm_gradient(const torch::Tensor& dy, const torch::Tensor& x, const Norm& norm,
                             const torch::Tensor& residual) {
   const int64_t D = x.size(-1);
-  if (!fits(x) || !fits(dy) || !fits(norm.weight) || (residual.defined() && !fits(residual))) {
+  if (!fits_lanes(x) || !fits_lanes(dy) || !fits_lanes(norm.weight) ||
+      (residual.defined() && !fits_lanes(residual))) {
     auto [y, mean, rstd] = torch::native_layer_norm(x, {D}, norm.weight, norm.bias, norm.eps);
     const torch::Tensor dx = std::get<0>(
         torch::native_layer_norm_backward(dy.view_as(x), x, {D}, mean, rstd, norm.weight, norm.bias,
@@ -183,7 +184,7 @@ torch::Tensor norm_gradient(const torch::Tensor& dy, const torch::Tensor& x, con
 }
 
 torch::Tensor gelu_of(const torch::Tensor& x) {
-  if (!fits(x)) return torch::gelu(x);
+  if (!fits_lanes(x)) return torch::gelu(x);
   const torch::Tensor y = torch::empty_like(x);
   const int64_t D = x.size(-1);
   with_data(x, [&](auto* from) {
@@ -198,7 +199,7 @@ torch::Tensor gelu_of(const torch::Tensor& x) {
 }
 
 void to_gelu_gradient(const torch::Tensor& x, torch::Tensor& g) {
-  if (!fits(x) || !fits(g)) {
+  if (!fits_lanes(x) || !fits_lanes(g)) {
     g = torch::gelu_backward(g, x);
     return;
   }

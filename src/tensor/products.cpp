@@ -21,7 +21,7 @@ dnnl::memory::data_type type_of(const torch::Tensor& t) {
 }
 
 // A matrix on the CPU, of fp32 or bf16, in which rows or columns are contiguous.
-bool fits(const torch::Tensor& t) {
+bool fits_onednn(const torch::Tensor& t) {
   static const bool has_bf16 = __builtin_cpu_supports("avx512bf16");
   const auto type = t.scalar_type();
   if (!t.is_cpu() || t.numel() == 0) return false;
@@ -104,7 +104,7 @@ void run(const torch::Tensor& out, const torch::Tensor& a, const torch::Tensor& 
 torch::Tensor product(const torch::Tensor& a, const torch::Tensor& b, torch::ScalarType type,
                       const torch::Tensor& bias) {
 #ifdef REP_ONEDNN
-  if (fits(a) && fits(b)) {
+  if (fits_onednn(a) && fits_onednn(b)) {
     const torch::Tensor out = torch::empty({a.size(0), b.size(1)}, a.options().dtype(type));
     run(out, a, b, bias.defined() ? bias.unsqueeze(0) : bias, /*add=*/false);
     return out;
@@ -115,7 +115,7 @@ torch::Tensor product(const torch::Tensor& a, const torch::Tensor& b, torch::Sca
 
 void add_product(const torch::Tensor& sum, const torch::Tensor& a, const torch::Tensor& b) {
 #ifdef REP_ONEDNN
-  if (fits(a) && fits(b)) return run(sum, a, b, {}, /*add=*/true);
+  if (fits_onednn(a) && fits_onednn(b)) return run(sum, a, b, {}, /*add=*/true);
 #endif
   if (a.scalar_type() == sum.scalar_type()) {
     sum.addmm_(a, b);
