@@ -213,12 +213,12 @@ TEST_P(MlpTest, EqualsTheSeparateOperations) {
   const auto slope = torch::autograd::grad({expected}, {x}, {upstream})[0];
   for (const bool recompute : {false, true}) {
     const Tensor out = residual_mlp(x, norm, mlp, recompute);
-    expect_near(out, expected.to(torch::kDouble), 2e-6, "output");
-    expect_near(torch::autograd::grad({out}, {x}, {upstream})[0], slope.to(torch::kDouble), 2e-6,
+    expect_near(out, expected.to(torch::kDouble), 1e-6, "output");
+    expect_near(torch::autograd::grad({out}, {x}, {upstream})[0], slope.to(torch::kDouble), 1e-6,
                 "gradient");
   }
   const torch::NoGradGuard no_grad;
-  expect_near(residual_mlp(x, norm, mlp, false), expected.to(torch::kDouble), 2e-6, "inference");
+  expect_near(residual_mlp(x, norm, mlp, false), expected.to(torch::kDouble), 1e-6, "inference");
 }
 
 TEST_P(MlpTest, GivesGradientsToWeightsThatTrain) {

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "nn/vit.h"
+#include "tensor/products.h"
 #include "tensor/torch.h"
 
 namespace rep {
@@ -40,6 +41,14 @@ TEST_F(MeterTest, CountsMatrixProductsExactly) {
   const Tensor c = torch::randn({2, 4, 3, 5}), d = torch::randn({2, 4, 5, 7});
   EXPECT_EQ(macs([&] { torch::matmul(c, d); }), 2 * 4 * 3 * 5 * 7);
   EXPECT_EQ(macs([&] { torch::matmul(c, b); }), 2 * 4 * 3 * 5 * 7);
+}
+
+TEST_F(MeterTest, CountsProductsWhicheverLibraryMakesThem) {
+  const int64_t before = macs_so_far();
+  product(torch::ones({5, 6}), torch::ones({6, 7}), torch::kFloat);
+  EXPECT_EQ(macs_so_far() - before, 5 * 6 * 7);
+  add_product(torch::ones({5, 7}), torch::ones({5, 6}), torch::ones({6, 7}));
+  EXPECT_EQ(macs_so_far() - before, 2 * 5 * 6 * 7);
 }
 
 TEST_F(MeterTest, DoesNotCountElementWiseWork) {

@@ -7,7 +7,6 @@
 #include <cmath>
 
 #include "nn/linear.h"
-#include "tensor/meter.h"
 #include "tensor/products.h"
 #include "tensor/torch.h"
 
@@ -15,11 +14,6 @@ namespace rep {
 namespace {
 
 using torch::Tensor;
-
-class MeterEnvironment : public ::testing::Environment {
-  void SetUp() override { install_meter(); }
-};
-const auto* const kMeter = ::testing::AddGlobalTestEnvironment(new MeterEnvironment);
 
 Tensor exact(const Tensor& t) { return t.detach().to(torch::kDouble); }
 
@@ -115,14 +109,6 @@ TEST(ProductsTest, MultipliesMatricesHoweverTheyLie) {
       EXPECT_LT(furthest(half, expected + bias), 5 * std::sqrt(70.0) / 256 + 0.02);
     }
   }
-}
-
-TEST(ProductsTest, CountsWhatItMultiplies) {
-  const int64_t before = macs_so_far();
-  product(torch::ones({5, 6}), torch::ones({6, 7}), torch::kFloat);
-  EXPECT_EQ(macs_so_far() - before, 5 * 6 * 7);
-  add_product(torch::ones({5, 7}), torch::ones({5, 6}), torch::ones({6, 7}));
-  EXPECT_EQ(macs_so_far() - before, 2 * 5 * 6 * 7);
 }
 
 TEST(LinearTest, HasTheGradientsOfEveryFactor) {
