@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "nn/mlp.h"
@@ -96,6 +98,32 @@ TEST_P(AttentionTest, EqualsTheFormulaAndItsGradients) {
     for (size_t i = 0; i < gradients.size(); ++i) {
       expect_near(gradients[i], exact_gradients[i], 5e-6, "gradient " + std::to_string(i));
     }
+  }
+}
+
+// Queries, keys, values and gradients in bf16: what is lost is the rounding of weights and results,
+// 2^-9 of each, since sums and softmax stay in fp32.
+TEST_P(AttentionTest, OfBf16EqualsTheFormulaToItsRounding) {
+  const Tensor x = qkv.to(torch::kBFloat16).set_requires_grad(true);
+  const Tensor exact_x = x.detach().to(torch::kDouble).set_requires_grad(true);
+  std::vector<Tensor> inputs{x}, exact{exact_x};
+  Tensor exact_prefix;
+  if (prefix.defined()) {
+    inputs.push_back(prefix.clone().set_requires_grad(true));
+    exact_prefix = prefix.to(torch::kBFloat16).to(torch::kDouble).set_requires_grad(true);
+    exact.push_back(exact_prefix);
+  }
+  const Tensor up = upstream.to(torch::kBFloat16);
+  const Tensor out =
+      attend(x, GetParam().H, prefix.defined() ? inputs[1] : Tensor(), log_sizes, {});
+  EXPECT_EQ(out.scalar_type(), torch::kBFloat16);
+  const Tensor expected = reference(exact_x, exact_prefix);
+  expect_near(out, expected, 4e-3, "output");
+  const auto gradients = torch::autograd::grad({out}, inputs, {up});
+  const auto exact_gradients = torch::autograd::grad({expected}, exact, {up.to(torch::kDouble)});
+  for (size_t i = 0; i < gradients.size(); ++i) {
+    EXPECT_EQ(gradients[i].scalar_type(), inputs[i].scalar_type());
+    expect_near(gradients[i], exact_gradients[i], 8e-3, "gradient " + std::to_string(i));
   }
 }
 
@@ -269,28 +297,79 @@ TEST(Bf16Test, AFrozenVitComesCloseInHalfTheMemory) {
   }
 }
 
-TEST(SmallMatricesTest, MultipliesWithinOtherMatrices) {
+// Matrices of T's numbers, and what their products are made of.
+template <class T>
+void multiply_within_other_matrices() {
+  const auto type = std::is_same_v<T, float> ? torch::kFloat : torch::kBFloat16;
   torch::manual_seed(3);
   for (const int64_t n : {1, 7, 16, 40}) {
-    const int64_t m = 13, k = 9;
-    const Tensor a = torch::randn({m, k + 3}), b = torch::randn({k, n + 2});
+    const int64_t m = 13, k = 10, words_of_k = words<T>(k);
+    const Tensor a = torch::randn({m, k + 4}).to(type), b = torch::randn({k, n + 3}).to(type);
+    const Tensor b_columns = b.narrow(1, 0, n).t().contiguous();
     Tensor c = torch::randn({m, n + 1});
-    const Tensor expected = c.narrow(1, 0, n) + 0.5 * a.narrow(1, 0, k).mm(b.narrow(1, 0, n));
+    const Tensor product =
+        a.narrow(1, 0, k).to(torch::kFloat).mm(b.narrow(1, 0, n).to(torch::kFloat));
+    const Tensor expected = c.narrow(1, 0, n) + 0.5 * product;
     const Tensor beyond = c.select(1, n).clone();
-    std::vector<float> rows(size_t(padded(n) * k)), columns(rows.size());
+    std::vector<float> rows(size_t(padded(n) * words_of_k)), columns(rows.size());
     // The right factor in two parts, by rows and by columns: the same panels.
-    const Strided right{b.data_ptr<float>(), n + 2};
-    pack(right, 4, n, 0, k, rows.data());
-    pack(right.from(4), k - 4, n, 4, k, rows.data());
+    const auto* numbers = static_cast<const T*>(b.data_ptr());
+    pack(NumberRows<T>{numbers, n + 3}, 3, n, 0, k, rows.data());
+    pack(NumberRows<T>{numbers, n + 3}.from(3), k - 3, n, 3, k, rows.data());
     const int64_t half = n / 2;
-    pack_columns(right, k, half, 0, n, columns.data());
-    pack_columns({b.data_ptr<float>() + half, n + 2}, k, n - half, half, n, columns.data());
-    EXPECT_EQ(rows, columns);
-    multiply(m, n, k, 0.5f, {a.data_ptr<float>(), k + 3}, rows.data(), true, c.data_ptr<float>(),
-             n + 1);
+    const NumberRows<T> transposed{static_cast<const T*>(b_columns.data_ptr()), k};
+    pack_as_columns(transposed.words(), half, words_of_k, 0, n, columns.data());
+    pack_as_columns(transposed.from(half).words(), n - half, words_of_k, half, n, columns.data());
+    EXPECT_EQ(std::memcmp(rows.data(), columns.data(), rows.size() * sizeof(float)), 0);
+    const NumberRows<T> left{static_cast<const T*>(a.data_ptr()), k + 4};
+    multiply<T>(m, n, words_of_k, 0.5f, left.words(), rows.data(), true, c.data_ptr<float>(),
+                n + 1);
     EXPECT_TRUE(torch::allclose(c.narrow(1, 0, n), expected, 1e-5, 1e-5)) << n;
     EXPECT_TRUE(torch::equal(c.select(1, n), beyond)) << n;
   }
+}
+
+// x [m, wide] y [wide, n] and x^T z [m, n], with x made by a product.
+template <class T>
+void multiply_results() {
+  const auto type = std::is_same_v<T, float> ? torch::kFloat : torch::kBFloat16;
+  torch::manual_seed(5);
+  for (const int64_t m : {1, 6, 11}) {
+    const int64_t wide = 32, terms = 27, n = 9;
+    const Tensor exact = torch::randn({m, wide});
+    const Tensor rounded = exact.to(type).to(torch::kFloat);
+    const auto right = [&](int64_t k) { return torch::randn({k, n}).to(type); };
+    const auto packed = [&](const Tensor& b) {
+      std::vector<float> panels(size_t(padded(n) * words<T>(b.size(0))));
+      pack(NumberRows<T>{static_cast<const T*>(b.data_ptr()), n}, b.size(0), n, 0, b.size(0),
+           panels.data());
+      return panels;
+    };
+    const Tensor z = right(m), y = right(terms);
+    Tensor x = exact.clone(), memory = torch::empty({words<T>(m), wide});
+    Tensor c = torch::empty({wide, n});
+    multiply<T>(wide, n, words<T>(m), 1,
+                as_left_transposed<T>(x.data_ptr<float>(), m, wide, memory.data_ptr<float>()),
+                packed(z).data(), false, c.data_ptr<float>(), n);
+    EXPECT_TRUE(torch::allclose(c, rounded.t().mm(z.to(torch::kFloat)), 1e-5, 1e-5)) << m;
+    EXPECT_TRUE(torch::equal(x, exact));
+    c = torch::empty({m, n});
+    x.narrow(1, terms, wide - terms).zero_();
+    multiply<T>(m, n, words<T>(terms), 1, as_left<T>(x.data_ptr<float>(), m, wide),
+                packed(y).data(), false, c.data_ptr<float>(), n);
+    EXPECT_TRUE(torch::allclose(c, rounded.narrow(1, 0, terms).mm(y.to(torch::kFloat)), 1e-5, 1e-5))
+        << m;
+  }
+}
+
+TEST(SmallMatricesTest, MultipliesWithinOtherMatrices) { multiply_within_other_matrices<float>(); }
+
+TEST(SmallMatricesTest, MultipliesResults) { multiply_results<float>(); }
+
+TEST(SmallMatricesTest, MultipliesPairsOfBf16) {
+  if (!pairs_are_fast()) GTEST_SKIP() << "this processor has no products of bf16";
+  multiply_within_other_matrices<Bf16>();
+  multiply_results<Bf16>();
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 // Loops over lanes are compiled for the generations of x86 processors that have AVX2 and AVX-512;
 // the right one is chosen when the program runs.
@@ -36,10 +37,17 @@ struct SixteenLanes {
 };
 constexpr int64_t kMostLanes = SixteenLanes::kCount;
 
+/// Sixteen on a processor that multiplies bf16: see add_product.
+struct SixteenPairs : SixteenLanes {};
+
 #ifdef REP_X86_GENERATIONS
 template <class Kernel>
 __attribute__((target("arch=x86-64-v4"))) void on_sixteen_lanes(const Kernel& kernel) {
   kernel(SixteenLanes{});
+}
+template <class Kernel>
+__attribute__((target("arch=x86-64-v4,avx512bf16"))) void on_sixteen_pairs(const Kernel& kernel) {
+  kernel(SixteenPairs{});
 }
 template <class Kernel>
 __attribute__((target("arch=x86-64-v3"))) void on_eight_lanes(const Kernel& kernel) {
@@ -47,15 +55,40 @@ __attribute__((target("arch=x86-64-v3"))) void on_eight_lanes(const Kernel& kern
 }
 #endif
 
+inline bool has_sixteen_lanes() {
+#ifdef REP_X86_GENERATIONS
+  static const bool has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  return has;
+#else
+  return false;
+#endif
+}
+
+/// Whether this processor multiplies pairs of bf16, as on_pairs needs it.
+inline bool pairs_are_fast() {
+#ifdef REP_X86_GENERATIONS
+  static const bool fast = has_sixteen_lanes() && __builtin_cpu_supports("avx512bf16");
+  return fast;
+#else
+  return false;
+#endif
+}
+
+/// Calls kernel(SixteenPairs{}), like on_widest_lanes. Needs pairs_are_fast().
+template <class Kernel>
+void on_pairs([[maybe_unused]] const Kernel& kernel) {
+#ifdef REP_X86_GENERATIONS
+  on_sixteen_pairs(kernel);
+#endif
+}
+
 /// Calls kernel(EightLanes{}) or kernel(SixteenLanes{}), compiled for this processor's registers:
 /// a lambda that is REP_ALWAYS_INLINE, as is what it calls. Needs lanes_are_fast().
 template <class Kernel>
 void on_widest_lanes(const Kernel& kernel) {
 #ifdef REP_X86_GENERATIONS
-  static const bool sixteen =
-      __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  sixteen ? on_sixteen_lanes(kernel) : on_eight_lanes(kernel);
+  has_sixteen_lanes() ? on_sixteen_lanes(kernel) : on_eight_lanes(kernel);
 #else
   kernel(EightLanes{});
 #endif
@@ -88,15 +121,29 @@ template <class L>
 REP_INLINE void store(const typename L::Floats& from, float* to) {
   lanes<L>(to) = from;
 }
-/// To the nearest, ties to even; what is no number stays none.
+/// The bits of each as bf16, to the nearest, ties to even; what is no number stays none.
 template <class L>
-REP_INLINE void store(const typename L::Floats& from, Bf16* to) {
+REP_INLINE void to_bf16(const typename L::Floats& from, typename L::Bits& bf16) {
   using Bits = typename L::Bits;
-  using Halves = typename L::Halves;
   const Bits bits = reinterpret_cast<const Bits&>(from);
   const Bits rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   const Bits quiet = (bits >> 16) | 0x40u;
-  *reinterpret_cast<Halves*>(to) = __builtin_convertvector(from == from ? rounded : quiet, Halves);
+  bf16 = from == from ? rounded : quiet;
+}
+template <class L>
+REP_INLINE void store(const typename L::Floats& from, Bf16* to) {
+  typename L::Bits bf16;
+  to_bf16<L>(from, bf16);
+  *reinterpret_cast<typename L::Halves*>(to) = __builtin_convertvector(bf16, typename L::Halves);
+}
+/// Pairs of bf16, each in a float's place.
+template <class L>
+REP_INLINE void store_pairs(const typename L::Floats& first, const typename L::Floats& second,
+                            float* to) {
+  typename L::Bits lower, upper;
+  to_bf16<L>(first, lower);
+  to_bf16<L>(second, upper);
+  *reinterpret_cast<typename L::Bits*>(to) = lower | upper << 16;
 }
 
 template <class L>
@@ -126,6 +173,20 @@ REP_INLINE void to_exp_of_negative(typename L::Floats& x) {
   // 12582912 = 1.5 * 2^23: the integer sits in the low bits.
   const Bits power = (reinterpret_cast<const Bits&>(shifted) + 127u) << 23;
   x = p * reinterpret_cast<const Floats&>(power);
+}
+
+/// sums += words * word, where L's words are floats; where they are pairs of bf16 in a float's
+/// place (SixteenPairs), a product of words is the sum of both of theirs.
+template <class L>
+REP_INLINE void add_product(typename L::Floats& sums, const typename L::Floats& words, float word) {
+  if constexpr (std::is_same_v<L, SixteenPairs>) {
+    const typename L::Floats everywhere = word - typename L::Floats{};
+    typename L::Floats sum = sums;  // in a register: an operand of asm can lie in memory
+    asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(words), "v"(everywhere));
+    sums = sum;
+  } else {
+    sums += words * word;
+  }
 }
 
 /// False on an x86 processor without AVX2, where products of lanes are several times slower than a

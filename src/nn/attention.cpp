@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "core/lanes.h"
@@ -114,7 +115,7 @@ struct Place {
 
 // One thread's memory for a head.
 struct Scratch {
-  std::vector<float> weights, slopes, columns, rows, bias;
+  std::vector<float> weights, slopes, pairs, columns, rows, results, bias;
   float* of(std::vector<float>& v, int64_t size) {
     v.resize(static_cast<size_t>(size));
     return v.data();
@@ -122,13 +123,14 @@ struct Scratch {
 };
 
 // The keys or values of one head, prefix first: [L + N, d].
+template <class T>
 struct Rows {
-  Strided prefix, tokens;
+  NumberRows<T> prefix, tokens;
   // As the right factor of a product with d terms (a x^T), and with L + N terms (w x).
   void pack_as_columns(const Shape& s, float* panels) const {
-    const Strided p{prefix.at, 1, prefix.row}, t{tokens.at, 1, tokens.row};
-    if (s.L > 0) pack_columns(p, s.d, s.L, 0, s.keys(), panels);
-    pack_columns(t, s.d, s.N, s.L, s.keys(), panels);
+    const int64_t k = words<T>(s.d);
+    if (s.L > 0) rep::pack_as_columns(prefix.words(), s.L, k, 0, s.keys(), panels);
+    rep::pack_as_columns(tokens.words(), s.N, k, s.L, s.keys(), panels);
   }
   void pack_as_rows(const Shape& s, float* panels) const {
     if (s.L > 0) pack(prefix, s.L, s.d, 0, s.keys(), panels);
@@ -136,25 +138,41 @@ struct Rows {
   }
 };
 
-// x += alpha w^T a for the prefix's rows and the tokens' rows of x, where wanted; w [rows, wide].
-// a comes in panels; `add`: x is initialised already.
-void to_keys(const Shape& s, int64_t rows, float alpha, const float* w, const float* a, bool add,
-             float* prefix, int64_t prefix_row, float* tokens, int64_t token_row) {
-  const Strided of_prefix{w, 1, s.wide()}, of_tokens{w + s.L, 1, s.wide()};
-  if (prefix) multiply(s.L, s.d, rows, alpha, of_prefix, a, add, prefix, prefix_row);
-  if (tokens) multiply(s.N, s.d, rows, alpha, of_tokens, a, add, tokens, token_row);
+// What a head reads: its queries [M, d], keys and values [L + N, d].
+template <class T>
+struct Head {
+  NumberRows<T> q;
+  Rows<T> k, v;
+  Head(const Shape& s, const Place& place, const T* qkv, const T* prefix)
+      : q{qkv + place.query, 3 * s.D()},
+        k{{prefix + place.key, s.D()}, {qkv + place.token + s.D(), 3 * s.D()}},
+        v{{prefix + place.value, s.D()}, {qkv + place.token + 2 * s.D(), 3 * s.D()}} {}
+};
+
+// Results [rows, d] to where they belong.
+template <class T>
+void deliver(const float* from, int64_t rows, int64_t d, T* to, int64_t to_row) {
+  for (int64_t i = 0; i < rows; ++i, from += d, to += to_row) {
+    if constexpr (std::is_same_v<T, float>) {
+      std::copy_n(from, d, to);
+    } else {
+      on_widest_lanes([&](auto width) REP_ALWAYS_INLINE {
+        using L = decltype(width);
+        for (int64_t j = 0; j < d; j += L::kCount) store<L>(lanes<L>(from + j), to + j);
+      });
+    }
+  }
 }
 
 // A custom function takes defined tensors only: an empty one stands for none.
-torch::Tensor or_empty(const torch::Tensor& t, const torch::Tensor& like) {
-  return t.defined() ? t.contiguous() : torch::empty({0}, like.options());
+torch::Tensor or_empty(const torch::Tensor& t, torch::ScalarType type) {
+  return t.defined() ? t.contiguous() : torch::empty({0}, type);
 }
 
-float* pointer(const torch::Tensor& t) {
-  return t.defined() && t.numel() > 0 ? t.data_ptr<float>() : nullptr;
+template <class T>
+T* pointer(const torch::Tensor& t) {
+  return t.defined() && t.numel() > 0 ? static_cast<T*>(t.data_ptr()) : nullptr;
 }
-
-float* offset_of(float* tensor, int64_t offset) { return tensor ? tensor + offset : nullptr; }
 
 // bias [B, L + N] of one image in whole panels, or null.
 const float* widened(const float* bias, const Shape& s, int64_t b, Scratch& scratch) {
@@ -165,16 +183,6 @@ const float* widened(const float* bias, const Shape& s, int64_t b, Scratch& scra
   return out;
 }
 
-// What a head reads: its queries [M, d], keys and values [L + N, d].
-struct Head {
-  Strided q;
-  Rows k, v;
-  Head(const Shape& s, const Place& place, const float* qkv, const float* prefix)
-      : q{qkv + place.query, 3 * s.D()},
-        k{{prefix + place.key, s.D()}, {qkv + place.token + s.D(), 3 * s.D()}},
-        v{{prefix + place.value, s.D()}, {qkv + place.token + 2 * s.D(), 3 * s.D()}} {}
-};
-
 // Calls work(b, h, scratch) for every head of every image, on all threads.
 template <class Work>
 void for_each_head(const Shape& s, const Work& work) {
@@ -184,37 +192,119 @@ void for_each_head(const Shape& s, const Work& work) {
   });
 }
 
+// Numbers of T are read and written, float or Bf16; logits, weights and sums are floats.
+
+template <class T>
+void mix(const Shape& s, const T* qkv, const T* prefix, const float* biases, T* mixed,
+         float* sums) {
+  const int64_t d = s.d, d_words = words<T>(d), keys = s.keys(), wide = s.wide();
+  for_each_head(s, [&](int64_t b, int64_t h, Scratch& scratch) {
+    const Place place(s, b, h);
+    const Head<T> in(s, place, qkv, prefix);
+    float* key_columns = scratch.of(scratch.columns, wide * d_words);
+    float* value_rows = scratch.of(scratch.rows, words<T>(keys) * padded(d));
+    in.k.pack_as_columns(s, key_columns);
+    in.v.pack_as_rows(s, value_rows);
+    const float* logits = widened(biases, s, b, scratch);
+    const int64_t tile = s.rows_at_a_time();
+    float* weights = scratch.of(scratch.weights, tile * wide);
+    float* results = scratch.of(scratch.results, tile * d);
+    for (int64_t i = 0; i < s.M; i += tile) {
+      const int64_t rows = std::min(tile, s.M - i);
+      multiply<T>(rows, keys, d_words, s.scale(), in.q.from(i).words(), key_columns, false, weights,
+                  wide, /*whole_panels=*/true);
+      on_widest_lanes([&](auto width) REP_ALWAYS_INLINE {
+        softmax_rows<decltype(width)>(weights, rows, keys, wide, logits, sums + place.sums + i);
+      });
+      multiply<T>(rows, d, words<T>(keys), 1, as_left<T>(weights, rows, wide), value_rows, false,
+                  results, d);
+      deliver(results, rows, d, mixed + place.out + i * s.D(), s.D());
+    }
+  });
+}
+
+// d_qkv and d_prefix: null where not wanted.
+template <class T>
+void mix_backward(const Shape& s, const T* qkv, const T* prefix, const float* biases,
+                  const float* sums, const T* d_mixed, T* d_qkv, T* d_prefix) {
+  const int64_t d = s.d, d_words = words<T>(d), keys = s.keys(), wide = s.wide(), D = s.D();
+  const int64_t first = d_prefix ? 0 : s.L, wanted = (d_qkv ? keys : s.L) - first;  // of the keys
+  for_each_head(s, [&](int64_t b, int64_t h, Scratch& scratch) {
+    const Place place(s, b, h);
+    const Head<T> in(s, place, qkv, prefix);
+    const NumberRows<T> d_out{d_mixed + place.out, D};
+    const float* logits = widened(biases, s, b, scratch);
+    const int64_t tile = s.rows_at_a_time(), columns = wide * d_words;
+    float* key_columns = scratch.of(scratch.columns, 2 * columns);
+    float* value_columns = key_columns + columns;
+    float* key_rows = scratch.of(scratch.rows, (words<T>(keys) + words<T>(tile)) * padded(d));
+    float* tile_rows = key_rows + words<T>(keys) * padded(d);
+    float* weights = scratch.of(scratch.weights, tile * wide);
+    float* slopes = scratch.of(scratch.slopes, tile * wide);
+    float* pairs = scratch.of(scratch.pairs, words<T>(tile) * wide);
+    float* d_keys = scratch.of(scratch.results, (2 * wanted + tile) * d);
+    float* d_values = d_keys + wanted * d;
+    float* d_queries = d_values + wanted * d;
+    in.k.pack_as_columns(s, key_columns);
+    in.v.pack_as_columns(s, value_columns);
+    if (d_qkv) in.k.pack_as_rows(s, key_rows);
+    for (int64_t i = 0; i < s.M; i += tile) {
+      const int64_t rows = std::min(tile, s.M - i);
+      // x [wanted, d] += alpha w^T a of this tile's rows
+      const auto to_keys = [&](float alpha, const float* w, const NumberRows<T>& a, float* x) {
+        pack(a, rows, d, 0, rows, tile_rows);
+        multiply<T>(wanted, d, words<T>(rows), alpha,
+                    as_left_transposed<T>(w, rows, wide, pairs).from(first), tile_rows, i > 0, x,
+                    d);
+      };
+      multiply<T>(rows, keys, d_words, s.scale(), in.q.from(i).words(), key_columns, false, weights,
+                  wide, true);
+      on_widest_lanes([&](auto width) REP_ALWAYS_INLINE {
+        weights_again<decltype(width)>(weights, rows, wide, logits, sums + place.sums + i);
+      });
+      multiply<T>(rows, keys, d_words, 1, d_out.from(i).words(), value_columns, false, slopes, wide,
+                  true);
+      to_keys(1, weights, d_out.from(i), d_values);
+      on_widest_lanes([&](auto width) REP_ALWAYS_INLINE {
+        softmax_backward_rows<decltype(width)>(weights, slopes, rows, wide);
+      });
+      to_keys(s.scale(), slopes, in.q.from(i), d_keys);
+      if (d_qkv) {
+        multiply<T>(rows, d, words<T>(keys), s.scale(), as_left<T>(slopes, rows, wide), key_rows,
+                    false, d_queries, d);
+        deliver(d_queries, rows, d, d_qkv + place.query + i * 3 * D, 3 * D);
+      }
+    }
+    if (d_prefix) {
+      deliver(d_keys, s.L, d, d_prefix + place.key, D);
+      deliver(d_values, s.L, d, d_prefix + place.value, D);
+    }
+    if (d_qkv) {
+      const int64_t skip = (s.L - first) * d;
+      deliver(d_keys + skip, s.N, d, d_qkv + place.token + D, 3 * D);
+      deliver(d_values + skip, s.N, d, d_qkv + place.token + 2 * D, 3 * D);
+    }
+  });
+}
+
+// Calls work(T{}) with the type of t's numbers.
+template <class Work>
+void on_type_of(const torch::Tensor& t, const Work& work) {
+  t.scalar_type() == torch::kFloat ? work(float{}) : work(Bf16{});
+}
+
 struct FusedAttention : torch::autograd::Function<FusedAttention> {
-  // prefix [B, 2, L, D] or empty, bias [B, L + N] or empty
+  // prefix [B, 2, L, D] or empty, of qkv's type; bias [B, L + N] or empty
   static torch::Tensor forward(torch::autograd::AutogradContext* ctx, const torch::Tensor& qkv,
                                const torch::Tensor& prefix, const torch::Tensor& bias,
                                int64_t heads, int64_t first_query, int64_t queries) {
     const Shape s = shape(qkv, prefix, heads, first_query, queries);
     const torch::Tensor out = torch::empty({s.B, s.M, s.D()}, qkv.options());
-    const torch::Tensor lse = torch::empty({s.B, s.H, s.M}, qkv.options());
-    const float *tokens = pointer(qkv), *rows_before = pointer(prefix), *biases = pointer(bias);
-    float *mixed = pointer(out), *sums = pointer(lse);
-    for_each_head(s, [&](int64_t b, int64_t h, Scratch& scratch) {
-      const Place place(s, b, h);
-      const Head in(s, place, tokens, rows_before);
-      float* keys = scratch.of(scratch.columns, s.wide() * s.d);
-      float* values = scratch.of(scratch.rows, s.keys() * padded(s.d));
-      in.k.pack_as_columns(s, keys);
-      in.v.pack_as_rows(s, values);
-      const float* logits = widened(biases, s, b, scratch);
-      const int64_t tile = s.rows_at_a_time();
-      float* weights = scratch.of(scratch.weights, tile * s.wide());
-      for (int64_t i = 0; i < s.M; i += tile) {
-        const int64_t rows = std::min(tile, s.M - i);
-        multiply(rows, s.keys(), s.d, s.scale(), in.q.from(i), keys, false, weights, s.wide(),
-                 /*whole_panels=*/true);
-        on_widest_lanes([&](auto width) REP_ALWAYS_INLINE {
-          softmax_rows<decltype(width)>(weights, rows, s.keys(), s.wide(), logits,
-                                        sums + place.sums + i);
-        });
-        multiply(rows, s.d, s.keys(), 1, {weights, s.wide()}, values, false,
-                 mixed + place.out + i * s.D(), s.D());
-      }
+    const torch::Tensor lse = torch::empty({s.B, s.H, s.M}, bias.options());
+    on_type_of(qkv, [&](auto number) {
+      using T = decltype(number);
+      mix(s, pointer<T>(qkv), pointer<T>(prefix), pointer<float>(bias), pointer<T>(out),
+          pointer<float>(lse));
     });
     count_macs(2 * s.B * s.H * s.M * s.keys() * s.d);
     ctx->save_for_backward({qkv, prefix, bias, lse});
@@ -232,54 +322,18 @@ struct FusedAttention : torch::autograd::Function<FusedAttention> {
     const Shape s = shape(qkv, prefix, ctx->saved_data["heads"].toInt(),
                           ctx->saved_data["first"].toInt(), lse.size(2));
     const torch::Tensor grad = grads[0].contiguous();
-    const torch::Tensor d_qkv =
-        ctx->saved_data["tokens"].toBool() ? torch::empty_like(qkv) : torch::Tensor();
+    torch::Tensor d_qkv, d_prefix;
+    if (ctx->saved_data["tokens"].toBool()) d_qkv = torch::empty_like(qkv);
     if (d_qkv.defined() && s.M < s.N) d_qkv.narrow(2, 0, s.D()).zero_();  // of the other queries
-    const torch::Tensor d_prefix =
-        ctx->saved_data["prefix"].toBool() ? torch::empty_like(prefix) : torch::Tensor();
-    const float *tokens = pointer(qkv), *rows_before = pointer(prefix), *biases = pointer(bias),
-                *sums = pointer(lse), *d_mixed = pointer(grad);
-    float *d_tokens = pointer(d_qkv), *d_rows = pointer(d_prefix);
-    for_each_head(s, [&](int64_t b, int64_t h, Scratch& scratch) {
-      const Place place(s, b, h);
-      const Head in(s, place, tokens, rows_before);
-      const Strided d_out{d_mixed + place.out, s.D()};
-      const float* logits = widened(biases, s, b, scratch);
-      const int64_t tile = s.rows_at_a_time(), columns = s.wide() * s.d, D = s.D();
-      float* keys = scratch.of(scratch.columns, 2 * columns);
-      float* values = keys + columns;
-      float* key_rows = scratch.of(scratch.rows, (s.keys() + tile) * padded(s.d));
-      float* tile_rows = key_rows + s.keys() * padded(s.d);
-      float* weights = scratch.of(scratch.weights, tile * s.wide());
-      float* slopes = scratch.of(scratch.slopes, tile * s.wide());
-      in.k.pack_as_columns(s, keys);
-      in.v.pack_as_columns(s, values);
-      if (d_tokens) in.k.pack_as_rows(s, key_rows);
-      for (int64_t i = 0; i < s.M; i += tile) {
-        const int64_t rows = std::min(tile, s.M - i);
-        multiply(rows, s.keys(), s.d, s.scale(), in.q.from(i), keys, false, weights, s.wide(),
-                 true);
-        on_widest_lanes([&](auto width) REP_ALWAYS_INLINE {
-          weights_again<decltype(width)>(weights, rows, s.wide(), logits, sums + place.sums + i);
-        });
-        multiply(rows, s.keys(), s.d, 1, d_out.from(i), values, false, slopes, s.wide(), true);
-        pack(d_out.from(i), rows, s.d, 0, rows, tile_rows);
-        to_keys(s, rows, 1, weights, tile_rows, i > 0, offset_of(d_rows, place.value), D,
-                offset_of(d_tokens, place.token + 2 * D), 3 * D);
-        on_widest_lanes([&](auto width) REP_ALWAYS_INLINE {
-          softmax_backward_rows<decltype(width)>(weights, slopes, rows, s.wide());
-        });
-        pack(in.q.from(i), rows, s.d, 0, rows, tile_rows);
-        to_keys(s, rows, s.scale(), slopes, tile_rows, i > 0, offset_of(d_rows, place.key), D,
-                offset_of(d_tokens, place.token + D), 3 * D);
-        if (d_tokens) {
-          multiply(rows, s.d, s.keys(), s.scale(), {slopes, s.wide()}, key_rows, false,
-                   d_tokens + place.query + i * 3 * D, 3 * D);
-        }
-      }
+    if (ctx->saved_data["prefix"].toBool()) d_prefix = torch::empty_like(prefix);
+    on_type_of(qkv, [&](auto number) {
+      using T = decltype(number);
+      mix_backward(s, pointer<T>(qkv), pointer<T>(prefix), pointer<float>(bias),
+                   pointer<float>(lse), pointer<T>(grad), pointer<T>(d_qkv), pointer<T>(d_prefix));
     });
     // The method's work: making the weights again is this implementation's choice.
-    const int64_t terms = s.keys() + (d_tokens ? s.keys() + 2 * s.N : 0) + (d_rows ? 2 * s.L : 0);
+    const int64_t terms =
+        s.keys() + (d_qkv.defined() ? s.keys() + 2 * s.N : 0) + (d_prefix.defined() ? 2 * s.L : 0);
     count_macs(s.B * s.H * s.M * s.d * terms);
     return {d_qkv, d_prefix, {}, {}, {}, {}};
   }
@@ -297,8 +351,11 @@ struct FusedAttention : torch::autograd::Function<FusedAttention> {
   }
 };
 
-bool fits_fused(const torch::Tensor& t) {
-  return !t.defined() || (t.is_cpu() && t.scalar_type() == torch::kFloat);
+// Whether the fused attention takes numbers of this type, in heads of d.
+bool fits_fused(const torch::Tensor& qkv, int64_t d) {
+  if (!qkv.is_cpu() || !lanes_are_fast()) return false;
+  return qkv.scalar_type() == torch::kFloat ||
+         (qkv.scalar_type() == torch::kBFloat16 && pairs_are_fast() && d % kMostLanes == 0);
 }
 
 struct Heads {
@@ -349,20 +406,25 @@ torch::Tensor attend_by_the_book(const torch::Tensor& qkv, int64_t heads,
 torch::Tensor attend(const torch::Tensor& qkv, int64_t heads, const torch::Tensor& prefix,
                      const torch::Tensor& log_sizes, TokenRange queries) {
   queries = named(queries, qkv);
-  if (lanes_are_fast() && fits_fused(qkv) && fits_fused(prefix) && fits_fused(log_sizes)) {
-    return FusedAttention::apply(qkv.contiguous(), or_empty(prefix, qkv),
-                                 or_empty(with_prefix_zeros(log_sizes, prefix), qkv), heads,
-                                 queries.first, queries.count);
+  const auto type = qkv.scalar_type();
+  const torch::Tensor before = prefix.defined() ? prefix.to(type) : prefix;
+  if (fits_fused(qkv, qkv.size(2) / 3 / heads)) {
+    return FusedAttention::apply(qkv.contiguous(), or_empty(before, type),
+                                 or_empty(with_prefix_zeros(log_sizes, before), torch::kFloat),
+                                 heads, queries.first, queries.count);
   }
 #if TORCH_VERSION_MAJOR >= 2
   if (qkv.is_cuda()) {
-    const Heads in = split(qkv, heads, prefix, log_sizes, queries);
+    const Heads in = split(qkv, heads, before, log_sizes, queries);
     c10::optional<torch::Tensor> mask;
-    if (in.bias.defined()) mask = in.bias.unsqueeze(1).unsqueeze(1).to(qkv.scalar_type());
+    if (in.bias.defined()) mask = in.bias.unsqueeze(1).unsqueeze(1).to(type);
     return join(torch::scaled_dot_product_attention(in.q, in.k, in.v, mask));
   }
 #endif
-  return attend_by_the_book(qkv, heads, prefix, log_sizes, queries);
+  if (type == torch::kBFloat16) {
+    return attend(qkv.to(torch::kFloat), heads, prefix, log_sizes, queries).to(type);
+  }
+  return attend_by_the_book(qkv, heads, before, log_sizes, queries);
 }
 
 }  // namespace rep

@@ -9,6 +9,11 @@ namespace {
 
 torch::Tensor rows_of(const torch::Tensor& x) { return x.flatten(0, -2); }
 
+// Of a projection's result: bf16 is for products, sums are fp32.
+torch::ScalarType sum_type(torch::ScalarType type) {
+  return c10::promoteTypes(type, torch::kFloat);
+}
+
 // Rows of y as the rows of x lie.
 torch::Tensor as_in(const torch::Tensor& x, const torch::Tensor& y) {
   std::vector<int64_t> sizes = x.sizes().vec();
@@ -22,8 +27,9 @@ struct Projection : torch::autograd::Function<Projection> {
     ctx->save_for_backward({weight.requires_grad() ? x : torch::Tensor(),
                             x.requires_grad() ? weight : torch::Tensor()});
     ctx->saved_data["bias"] = bias.requires_grad();
-    return as_in(x,
-                 product(rows_of(x).to(weight.scalar_type()), weight.t(), x.scalar_type(), bias));
+    ctx->saved_data["type"] = static_cast<int64_t>(x.scalar_type());
+    return as_in(x, product(rows_of(x).to(weight.scalar_type()), weight.t(),
+                            sum_type(x.scalar_type()), bias));
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
@@ -33,7 +39,8 @@ struct Projection : torch::autograd::Function<Projection> {
     const torch::Tensor rows = rows_of(grad.contiguous());
     torch::Tensor dx, d_weight, d_bias;
     if (weight.defined()) {
-      dx = as_in(grad, product(rows.to(weight.scalar_type()), weight, grad.scalar_type()));
+      const auto type = static_cast<torch::ScalarType>(ctx->saved_data["type"].toInt());
+      dx = as_in(grad, product(rows.to(weight.scalar_type()), weight, type));
     }
     if (x.defined()) d_weight = product(rows.t(), rows_of(x), grad.scalar_type());
     if (ctx->saved_data["bias"].toBool()) d_bias = rows.sum(0);
@@ -48,7 +55,7 @@ struct FrozenNormedProjection : torch::autograd::Function<FrozenNormedProjection
     ctx->save_for_backward({x, norm_weight, norm_bias, weight});
     ctx->saved_data["eps"] = eps;
     const torch::Tensor normed = normalised(x, {norm_weight, norm_bias, eps}, weight.scalar_type());
-    return as_in(x, product(normed, weight.t(), x.scalar_type(), bias));
+    return as_in(x, product(normed, weight.t(), weight.scalar_type(), bias));
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,

@@ -5,6 +5,7 @@
 #include "nn/small_matrices.h"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "core/lanes.h"
 
@@ -28,7 +29,7 @@ struct Tile {
       for (int64_t v = 0; v < kVectors; ++v) {
         const int64_t column = v * kWidth;
         const Floats b = lanes<L>(panels + column / kPanel * k * kPanel + column % kPanel);
-        for (int64_t i = 0; i < kRows; ++i) sums[i][v] += b * entries[i * a.row];
+        for (int64_t i = 0; i < kRows; ++i) add_product<L>(sums[i][v], b, entries[i * a.row]);
       }
     }
     for (int64_t i = 0; i < kRows; ++i, c += c_row) {
@@ -78,48 +79,119 @@ struct Tile {
   }
 };
 
+// c = alpha a b, as multiply() has it.
+template <class L>
+REP_INLINE void multiply_on(int64_t m, int64_t n, int64_t k, float alpha, const Strided& a,
+                            const float* panels, bool add, float* c, int64_t c_row,
+                            bool whole_panels) {
+  int64_t j = 0;
+  if constexpr (L::kCount == kPanel) {
+    // 16 of the 32 registers hold sums, the others two panels' rows and what is on its way.
+    j = Tile<L, 8, 2>::multiply_panels(j, m, n, k, alpha, a, panels, add, c, c_row, whole_panels);
+    Tile<L, 8, 1>::multiply_panels(j, m, n, k, alpha, a, panels, add, c, c_row, whole_panels);
+  } else {
+    Tile<L, 6, 1>::multiply_panels(j, m, n, k, alpha, a, panels, add, c, c_row, whole_panels);
+  }
+}
+
 }  // namespace
 
-void pack(const Strided& b, int64_t k, int64_t n, int64_t first, int64_t total, float* panels) {
+void pack(const NumberRows<float>& rows, int64_t count, int64_t n, int64_t first, int64_t total,
+          float* panels) {
   for (int64_t j = 0; j < n; j += kPanel) {
     const int64_t columns = std::min(kPanel, n - j);
     float* to = panels + j * total + first * kPanel;
-    for (int64_t p = 0; p < k; ++p, to += kPanel) {
-      const float* from = b.at + p * b.row + j * b.column;
-      for (int64_t l = 0; l < columns; ++l) to[l] = from[l * b.column];
+    for (int64_t p = 0; p < count; ++p, to += kPanel) {
+      const float* from = rows.from(p).at + j;
+      for (int64_t l = 0; l < columns; ++l) to[l] = from[l];
       std::fill(to + columns, to + kPanel, 0.0f);
     }
   }
 }
 
-void pack_columns(const Strided& b, int64_t k, int64_t n, int64_t first, int64_t total,
-                  float* panels) {
-  for (int64_t j = 0; j < n; ++j) {
-    const int64_t column = first + j;
-    float* to = panels + column / kPanel * kPanel * k + column % kPanel;
-    const float* from = b.at + j * b.column;
-    for (int64_t p = 0; p < k; ++p) to[p * kPanel] = from[p * b.row];
-  }
-  if (first + n != total) return;
-  for (int64_t column = total; column < padded(total); ++column) {
-    float* to = panels + column / kPanel * kPanel * k + column % kPanel;
-    for (int64_t p = 0; p < k; ++p) to[p * kPanel] = 0;
+void pack(const NumberRows<Bf16>& rows, int64_t count, int64_t n, int64_t first, int64_t total,
+          float* panels) {
+  using Word = uint32_t __attribute__((may_alias));
+  for (int64_t j = 0; j < n; j += kPanel) {
+    const int64_t columns = std::min(kPanel, n - j);
+    auto* const panel = reinterpret_cast<Word*>(panels) + j * words<Bf16>(total);
+    for (int64_t p = 0; p < count; ++p) {
+      const Bf16* from = rows.from(p).at + j;
+      Word* to = panel + (first + p) / 2 * kPanel;
+      if ((first + p) % 2 == 0) {
+        for (int64_t l = 0; l < columns; ++l) to[l] = from[l];
+        std::fill(to + columns, to + kPanel, 0u);
+      } else {
+        for (int64_t l = 0; l < columns; ++l) to[l] |= static_cast<uint32_t>(from[l]) << 16;
+      }
+    }
   }
 }
 
+void pack_as_columns(const Strided& rows, int64_t count, int64_t k, int64_t first, int64_t total,
+                     float* panels) {
+  const auto column = [&](int64_t j) { return panels + j / kPanel * kPanel * k + j % kPanel; };
+  for (int64_t j = 0; j < count; ++j) {
+    float* to = column(first + j);
+    const float* from = rows.from(j).at;
+    for (int64_t p = 0; p < k; ++p) to[p * kPanel] = from[p * rows.column];
+  }
+  if (first + count != total) return;
+  for (int64_t j = total; j < padded(total); ++j) {
+    for (int64_t p = 0; p < k; ++p) column(j)[p * kPanel] = 0;
+  }
+}
+
+template <class T>
 void multiply(int64_t m, int64_t n, int64_t k, float alpha, const Strided& a, const float* panels,
               bool add, float* c, int64_t c_row, bool whole_panels) {
-  on_widest_lanes([&](auto width) REP_ALWAYS_INLINE {
-    using L = decltype(width);
-    int64_t j = 0;
-    if constexpr (L::kCount == kPanel) {
-      // 16 of the 32 registers hold sums, the others two panels' rows and what is on its way.
-      j = Tile<L, 8, 2>::multiply_panels(j, m, n, k, alpha, a, panels, add, c, c_row, whole_panels);
-      Tile<L, 8, 1>::multiply_panels(j, m, n, k, alpha, a, panels, add, c, c_row, whole_panels);
-    } else {
-      Tile<L, 6, 1>::multiply_panels(j, m, n, k, alpha, a, panels, add, c, c_row, whole_panels);
-    }
-  });
+  const auto kernel = [&](auto width) REP_ALWAYS_INLINE {
+    multiply_on<decltype(width)>(m, n, k, alpha, a, panels, add, c, c_row, whole_panels);
+  };
+  std::is_same_v<T, Bf16> ? on_pairs(kernel) : on_widest_lanes(kernel);
 }
+
+template <class T>
+Strided as_left(float* c, int64_t m, int64_t wide) {
+  if constexpr (std::is_same_v<T, Bf16>) {
+    on_widest_lanes([&](auto width) REP_ALWAYS_INLINE {
+      using L = decltype(width);
+      for (int64_t i = 0; i < m; ++i) {
+        const float* from = c + i * wide;
+        auto* to = reinterpret_cast<Bf16*>(c + i * wide);
+        for (int64_t j = 0; j < wide; j += L::kCount) store<L>(lanes<L>(from + j), to + j);
+      }
+    });
+  }
+  return {c, wide};
+}
+
+template <class T>
+Strided as_left_transposed(const float* c, int64_t m, int64_t wide, float* memory) {
+  if constexpr (std::is_same_v<T, Bf16>) {
+    on_widest_lanes([&](auto width) REP_ALWAYS_INLINE {
+      using L = decltype(width);
+      for (int64_t i = 0; i < m; i += 2) {
+        for (int64_t j = 0; j < wide; j += L::kCount) {
+          const float* from = c + i * wide + j;
+          typename L::Floats second = {};
+          if (i + 1 < m) second = lanes<L>(from + wide);
+          store_pairs<L>(lanes<L>(from), second, memory + i / 2 * wide + j);
+        }
+      }
+    });
+    return {memory, 1, wide};
+  }
+  return {c, 1, wide};
+}
+
+#define REP_INSTANTIATE(T)                                                                        \
+  template void multiply<T>(int64_t, int64_t, int64_t, float, const Strided&, const float*, bool, \
+                            float*, int64_t, bool);                                               \
+  template Strided as_left<T>(float*, int64_t, int64_t);                                          \
+  template Strided as_left_transposed<T>(const float*, int64_t, int64_t, float*);
+REP_INSTANTIATE(float)
+REP_INSTANTIATE(Bf16)
+#undef REP_INSTANTIATE
 
 }  // namespace rep

@@ -98,7 +98,10 @@ torch::Tensor AttentionImpl::forward(const torch::Tensor& x, torch::nn::LayerNor
   const torch::Tensor projected =
       by_the_book ? project_by_the_book(norm->forward(x), qkv->weight, qkv->bias)
                   : project_normed(x, norm, qkv);
-  if (metric) *metric = projected.detach().unflatten(-1, {3, heads, -1}).select(2, 1).mean(2);
+  if (metric) {
+    const torch::Tensor keys = projected.detach().unflatten(-1, {3, heads, -1}).select(2, 1);
+    *metric = keys.mean(2, /*keepdim=*/false, c10::promoteTypes(keys.scalar_type(), torch::kFloat));
+  }
   const auto& mix = by_the_book ? attend_by_the_book : attend;
   const torch::Tensor mixed = mix(projected, heads, prefix, log_sizes, queries);
   const auto& multiply = by_the_book ? project_by_the_book : project;
