@@ -205,6 +205,24 @@ TEST(AttentionMemoryTest, ANotANumberIsNotLost) {
   EXPECT_TRUE(attend(qkv, 2).isnan().any().item<bool>());
 }
 
+// Weights and gradients are made again from logarithms of sums, here of e^-89: nothing of them may
+// leak into the columns beside the last key, which are there to fill a register.
+TEST(AttentionMemoryTest, LogitsFarBelowZeroHaveTheirGradients) {
+  torch::manual_seed(6);
+  for (const auto type : {torch::kFloat, torch::kBFloat16}) {
+    Tensor qkv = torch::randn({1, 21, 3 * 16}).mul_(0.1);
+    qkv.narrow(2, 0, 16) += 5.75f;
+    qkv.narrow(2, 16, 16) -= 4.0f;
+    const Tensor x = qkv.to(type).set_requires_grad(true);
+    const Tensor exact = x.detach().to(torch::kDouble).set_requires_grad(true);
+    const Tensor upstream = torch::randn({1, 21, 16}).to(type);
+    const auto gradient = torch::autograd::grad({attend(x, 1)}, {x}, {upstream})[0];
+    const auto expected = torch::autograd::grad({attend_by_the_book(exact, 1)}, {exact},
+                                                {upstream.to(torch::kDouble)})[0];
+    expect_near(gradient, expected, type == torch::kFloat ? 1e-4 : 2e-2, c10::toString(type));
+  }
+}
+
 TEST(AttentionMemoryTest, IsTheSameOnOneThreadAndOnTwo) {
   const Tensor qkv = torch::randn({3, 70, 3 * 48});
   const int threads = at::get_num_threads();

@@ -10,79 +10,18 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <type_traits>
 #include <vector>
 
 #include "core/lanes.h"
 #include "nn/small_matrices.h"
+#include "nn/softmax_rows.h"
 #include "tensor/meter.h"
 #include "tensor/torch.h"
 
 namespace rep {
 
 namespace {
-
-// ---- rows of weights: [rows, wide], wide = padded(keys) ----
-
-// softmax(s + bias) of every row in place, bias [wide] or null; lse [rows] receives the logarithm
-// of the row's sum of exponentials.
-template <class L>
-REP_INLINE void softmax_rows(float* s, int64_t rows, int64_t keys, int64_t wide, const float* bias,
-                             float* lse) {
-  using Floats = typename L::Floats;
-  for (int64_t i = 0; i < rows; ++i, s += wide) {
-    for (int64_t j = keys; j < wide; ++j) s[j] = std::numeric_limits<float>::lowest();
-    Floats most = lanes<L>(s) + (bias ? lanes<L>(bias) : Floats{});
-    for (int64_t j = 0; j < wide; j += L::kCount) {
-      if (bias) lanes<L>(s + j) += lanes<L>(bias + j);
-      most = lanes<L>(s + j) > most ? lanes<L>(s + j) : most;
-    }
-    float top = most[0];
-    for (int64_t l = 1; l < L::kCount; ++l) top = most[l] > top ? most[l] : top;
-    Floats sums = {};
-    for (int64_t j = 0; j < wide; j += L::kCount) {
-      Floats e = lanes<L>(s + j) - top;
-      to_exp_of_negative<L>(e);
-      lanes<L>(s + j) = e;
-      sums += e;
-    }
-    const float sum = sum_of<L>(sums);
-    const float scale = 1.0f / sum;
-    for (int64_t j = 0; j < wide; j += L::kCount) lanes<L>(s + j) *= scale;
-    lse[i] = top + std::log(sum);
-  }
-}
-
-// Logits without bias -> weights, given their rows' lse.
-template <class L>
-REP_INLINE void weights_again(float* s, int64_t rows, int64_t wide, const float* bias,
-                              const float* lse) {
-  using Floats = typename L::Floats;
-  for (int64_t i = 0; i < rows; ++i, s += wide) {
-    const float row = lse[i];
-    for (int64_t j = 0; j < wide; j += L::kCount) {
-      Floats e = (bias ? lanes<L>(s + j) + lanes<L>(bias + j) : lanes<L>(s + j)) - row;
-      to_exp_of_negative<L>(e);
-      lanes<L>(s + j) = e;
-    }
-  }
-}
-
-// Through the softmax: g = p (g - sum_j p g), row by row.
-template <class L>
-REP_INLINE void softmax_backward_rows(const float* p, float* g, int64_t rows, int64_t wide) {
-  using Floats = typename L::Floats;
-  for (int64_t i = 0; i < rows; ++i, p += wide, g += wide) {
-    Floats sums = {};
-    for (int64_t j = 0; j < wide; j += L::kCount) sums += lanes<L>(p + j) * lanes<L>(g + j);
-    const float sum = sum_of<L>(sums);
-    for (int64_t j = 0; j < wide; j += L::kCount)
-      lanes<L>(g + j) = lanes<L>(p + j) * (lanes<L>(g + j) - sum);
-  }
-}
-
-// ---- one head of one image ----
 
 struct Shape {
   int64_t B, N, H, d, L;
@@ -213,9 +152,7 @@ void mix(const Shape& s, const T* qkv, const T* prefix, const float* biases, T* 
       const int64_t rows = std::min(tile, s.M - i);
       multiply<T>(rows, keys, d_words, s.scale(), in.q.from(i).words(), key_columns, false, weights,
                   wide, /*whole_panels=*/true);
-      on_widest_lanes([&](auto width) REP_ALWAYS_INLINE {
-        softmax_rows<decltype(width)>(weights, rows, keys, wide, logits, sums + place.sums + i);
-      });
+      softmax_rows(weights, rows, keys, logits, sums + place.sums + i);
       multiply<T>(rows, d, words<T>(keys), 1, as_left<T>(weights, rows, wide), value_rows, false,
                   results, d);
       deliver(results, rows, d, mixed + place.out + i * s.D(), s.D());
@@ -259,15 +196,11 @@ void mix_backward(const Shape& s, const T* qkv, const T* prefix, const float* bi
       };
       multiply<T>(rows, keys, d_words, s.scale(), in.q.from(i).words(), key_columns, false, weights,
                   wide, true);
-      on_widest_lanes([&](auto width) REP_ALWAYS_INLINE {
-        weights_again<decltype(width)>(weights, rows, wide, logits, sums + place.sums + i);
-      });
+      softmax_rows_again(weights, rows, keys, logits, sums + place.sums + i);
       multiply<T>(rows, keys, d_words, 1, d_out.from(i).words(), value_columns, false, slopes, wide,
                   true);
       to_keys(1, weights, d_out.from(i), d_values);
-      on_widest_lanes([&](auto width) REP_ALWAYS_INLINE {
-        softmax_backward_rows<decltype(width)>(weights, slopes, rows, wide);
-      });
+      softmax_rows_backward(weights, slopes, rows, keys);
       to_keys(s.scale(), slopes, in.q.from(i), d_keys);
       if (d_qkv) {
         multiply<T>(rows, d, words<T>(keys), s.scale(), as_left<T>(slopes, rows, wide), key_rows,
