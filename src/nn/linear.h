@@ -5,12 +5,13 @@
 namespace rep {
 
 /// y = x W^T + b, x [.., in], in the type that the weights have (bf16: their products, summed in
-/// fp32) and returned in x's. Keeps x for the gradient of W only where W trains, and W for that of
-/// x.
+/// fp32) and returned in x's, or fp32 for x of bf16. Keeps x for the gradient of W only where W
+/// trains, and W for that of x.
 torch::Tensor project(const torch::Tensor& x, const torch::Tensor& weight,
                       const torch::Tensor& bias);
 
-/// linear(norm(x)). Where neither trains, x alone is kept for its gradient.
+/// linear(norm(x)). Where neither trains, x alone is kept for its gradient, and the result is in the
+/// weights' type.
 torch::Tensor project_normed(const torch::Tensor& x, const torch::nn::LayerNorm& norm,
                              const torch::nn::Linear& linear);
 
