@@ -103,9 +103,9 @@ void deliver(const float* from, int64_t rows, int64_t d, T* to, int64_t to_row) 
   }
 }
 
-// A custom function takes defined tensors only: an empty one stands for none.
+// Of a type; a custom function takes defined tensors only: an empty one stands for none.
 torch::Tensor or_empty(const torch::Tensor& t, torch::ScalarType type) {
-  return t.defined() ? t.contiguous() : torch::empty({0}, type);
+  return t.defined() ? t.to(type).contiguous() : torch::empty({0}, type);
 }
 
 template <class T>
