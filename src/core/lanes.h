@@ -55,6 +55,7 @@ __attribute__((target("arch=x86-64-v3"))) void on_eight_lanes(const Kernel& kern
 }
 #endif
 
+/// Whether this processor has the registers of SixteenLanes.
 inline bool has_sixteen_lanes() {
 #ifdef REP_X86_GENERATIONS
   static const bool has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

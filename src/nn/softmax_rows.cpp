@@ -52,8 +52,8 @@ void softmax_rows_again(float* s, int64_t rows, int64_t keys, const float* bias,
         to_exp_of_negative<L>(e);
         lanes<L>(row + j) = e;
       }
-      std::fill(row + keys, row + wide,
-                0.0f);  // no logits, so above their sum's logarithm, perhaps
+      // Beside a sum's logarithm far below 0 even these, which are no logits, would overflow.
+      std::fill(row + keys, row + wide, 0.0f);
     }
   });
 }
