@@ -45,7 +45,8 @@ struct BackboneConfig {
   int64_t width = 64;              // resnet18: channels of the first stage
   std::string stem = "auto";       // resnet18: cifar | imagenet | auto, by image size
   std::string trainable = "none";  // none | all | the number of last blocks that train, e.g. "2"
-  bool recompute = false;          // a ViT's frozen MLPs, for the backward pass: slower, smaller
+  double recompute = 0.25;         // share of a ViT's frozen MLPs that the backward pass makes
+                                   // again instead of keeping it: 1 is smallest, 0 fastest
 
   template <class Visitor>
   void fields(Visitor&& visit) {
@@ -57,7 +58,7 @@ struct BackboneConfig {
     visit("width", width, between(1, 4096));
     visit("stem", stem, one_of({"auto", "cifar", "imagenet"}));
     visit("trainable", trainable);
-    visit("recompute", recompute);
+    visit("recompute", recompute, between(0, 1));
   }
 };
 

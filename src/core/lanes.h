@@ -95,6 +95,15 @@ void on_widest_lanes(const Kernel& kernel) {
 #endif
 }
 
+/// bf16: the upper half of a float, in memory.
+using Bf16 = uint16_t;
+
+/// on_widest_lanes for numbers of T: with those of bf16, SixteenPairs where the processor has them.
+template <class T, class Kernel>
+void on_widest_lanes_for(const Kernel& kernel) {
+  std::is_same_v<T, Bf16>&& pairs_are_fast() ? on_pairs(kernel) : on_widest_lanes(kernel);
+}
+
 template <class L>
 REP_INLINE const typename L::Floats& lanes(const float* at) {
   return *reinterpret_cast<const typename L::Floats*>(at);
@@ -104,8 +113,15 @@ REP_INLINE typename L::Floats& lanes(float* at) {
   return *reinterpret_cast<typename L::Floats*>(at);
 }
 
-/// bf16: the upper half of a float, in memory.
-using Bf16 = uint16_t;
+/// Sixteen in one instruction, of which GCC 12 makes five.
+template <class L>
+REP_INLINE void widen(const typename L::Halves& halves, typename L::Bits& bits) {
+  if constexpr (std::is_base_of_v<SixteenLanes, L>) {
+    asm("vpmovzxwd %1, %0" : "=v"(bits) : "vm"(halves));
+  } else {
+    bits = __builtin_convertvector(halves, typename L::Bits);
+  }
+}
 
 template <class L>
 REP_INLINE void load(const float* from, typename L::Floats& to) {
@@ -113,37 +129,45 @@ REP_INLINE void load(const float* from, typename L::Floats& to) {
 }
 template <class L>
 REP_INLINE void load(const Bf16* from, typename L::Floats& to) {
-  using Bits = typename L::Bits;
-  const auto& halves = *reinterpret_cast<const typename L::Halves*>(from);
-  reinterpret_cast<Bits&>(to) = __builtin_convertvector(halves, Bits) << 16;
+  typename L::Bits bits;
+  widen<L>(*reinterpret_cast<const typename L::Halves*>(from), bits);
+  reinterpret_cast<typename L::Bits&>(to) = bits << 16;
 }
 
 template <class L>
 REP_INLINE void store(const typename L::Floats& from, float* to) {
   lanes<L>(to) = from;
 }
-/// The bits of each as bf16, to the nearest, ties to even; what is no number stays none.
+/// Each as bf16, to the nearest, ties to even; what is no number stays none. SixteenPairs take
+/// numbers below 2^-126 for 0, as all of such a processor's instructions for bf16.
 template <class L>
-REP_INLINE void to_bf16(const typename L::Floats& from, typename L::Bits& bf16) {
-  using Bits = typename L::Bits;
-  const Bits bits = reinterpret_cast<const Bits&>(from);
-  const Bits rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  const Bits quiet = (bits >> 16) | 0x40u;
-  bf16 = from == from ? rounded : quiet;
+REP_INLINE void to_bf16(const typename L::Floats& from, typename L::Halves& bf16) {
+  if constexpr (std::is_same_v<L, SixteenPairs>) {
+    asm("vcvtneps2bf16 %1, %0" : "=v"(bf16) : "v"(from));
+  } else {
+    using Bits = typename L::Bits;
+    const Bits bits = reinterpret_cast<const Bits&>(from);
+    const Bits rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    const Bits quiet = (bits >> 16) | 0x40u;
+    bf16 = __builtin_convertvector(from == from ? rounded : quiet, typename L::Halves);
+  }
 }
 template <class L>
 REP_INLINE void store(const typename L::Floats& from, Bf16* to) {
-  typename L::Bits bf16;
+  typename L::Halves bf16;
   to_bf16<L>(from, bf16);
-  *reinterpret_cast<typename L::Halves*>(to) = __builtin_convertvector(bf16, typename L::Halves);
+  *reinterpret_cast<typename L::Halves*>(to) = bf16;
 }
 /// Pairs of bf16, each in a float's place.
 template <class L>
 REP_INLINE void store_pairs(const typename L::Floats& first, const typename L::Floats& second,
                             float* to) {
+  typename L::Halves half;
   typename L::Bits lower, upper;
-  to_bf16<L>(first, lower);
-  to_bf16<L>(second, upper);
+  to_bf16<L>(first, half);
+  widen<L>(half, lower);
+  to_bf16<L>(second, half);
+  widen<L>(half, upper);
   *reinterpret_cast<typename L::Bits*>(to) = lower | upper << 16;
 }
 
@@ -154,12 +178,26 @@ REP_INLINE float sum_of(const typename L::Floats& x) {
   return sum;
 }
 
-/// x = exp(x) for x <= 0 (or NaN), to 2 units in the last place; what is below e^-87 comes out as
-/// e^-87, which is 0 to a softmax. Cephes' polynomial.
-template <class L>
+/// x = exp(x) for x <= 0 (or NaN), what is below e^-86 about that, which is 0 to a softmax: to 2
+/// units in the last place by Cephes' polynomial; for a result that is rounded to T = Bf16 to
+/// 2^-13, the least relative error that three powers leave.
+template <class L, class T>
 REP_INLINE void to_exp_of_negative(typename L::Floats& x) {
   using Floats = typename L::Floats;
   using Bits = typename L::Bits;
+  if constexpr (std::is_same_v<T, Bf16>) {
+    const Floats lowest = Floats{} - 125.0f;
+    x *= 1.44269504088896341f;
+    x = x < lowest ? lowest : x;
+    const Floats shifted = x + 12582912.0f;
+    const Floats r = x - (shifted - 12582912.0f);
+    Floats p = r * 0.0551716389f + 0.242611381f;
+    p = p * r + 0.693261007f;
+    p = p * r + 0.999928063f;
+    const Bits power = (reinterpret_cast<const Bits&>(shifted) + 127u) << 23;
+    x = p * reinterpret_cast<const Floats&>(power);
+    return;
+  }
   const Floats lowest = Floats{} - 87.0f;
   x = x < lowest ? lowest : x;
   const Floats shifted = x * 1.44269504088896341f + 12582912.0f;  // rounds to an integer
@@ -174,6 +212,16 @@ REP_INLINE void to_exp_of_negative(typename L::Floats& x) {
   // 12582912 = 1.5 * 2^23: the integer sits in the low bits.
   const Bits power = (reinterpret_cast<const Bits&>(shifted) + 127u) << 23;
   x = p * reinterpret_cast<const Floats&>(power);
+}
+
+/// x = 1 / x; for a result that is rounded to T = Bf16 to 2^-14.
+template <class L, class T>
+REP_INLINE void to_reciprocal(typename L::Floats& x) {
+  if constexpr (std::is_same_v<T, Bf16> && std::is_base_of_v<SixteenLanes, L>) {
+    asm("vrcp14ps %1, %0" : "=v"(x) : "v"(x));
+  } else {
+    x = 1.0f / x;
+  }
 }
 
 /// sums += words * word, where L's words are floats; where they are pairs of bf16 in a float's

@@ -95,7 +95,7 @@ void deliver(const float* from, int64_t rows, int64_t d, T* to, int64_t to_row) 
     if constexpr (std::is_same_v<T, float>) {
       std::copy_n(from, d, to);
     } else {
-      on_widest_lanes([&](auto width) REP_ALWAYS_INLINE {
+      on_widest_lanes_for<T>([&](auto width) REP_ALWAYS_INLINE {
         using L = decltype(width);
         for (int64_t j = 0; j < d; j += L::kCount) store<L>(lanes<L>(from + j), to + j);
       });
@@ -152,7 +152,7 @@ void mix(const Shape& s, const T* qkv, const T* prefix, const float* biases, T* 
       const int64_t rows = std::min(tile, s.M - i);
       multiply<T>(rows, keys, d_words, s.scale(), in.q.from(i).words(), key_columns, false, weights,
                   wide, /*whole_panels=*/true);
-      softmax_rows(weights, rows, keys, logits, sums + place.sums + i);
+      softmax_rows<T>(weights, rows, keys, logits, sums + place.sums + i);
       multiply<T>(rows, d, words<T>(keys), 1, as_left<T>(weights, rows, wide), value_rows, false,
                   results, d);
       deliver(results, rows, d, mixed + place.out + i * s.D(), s.D());
@@ -196,7 +196,7 @@ void mix_backward(const Shape& s, const T* qkv, const T* prefix, const float* bi
       };
       multiply<T>(rows, keys, d_words, s.scale(), in.q.from(i).words(), key_columns, false, weights,
                   wide, true);
-      softmax_rows_again(weights, rows, keys, logits, sums + place.sums + i);
+      softmax_rows_again<T>(weights, rows, keys, logits, sums + place.sums + i);
       multiply<T>(rows, keys, d_words, 1, d_out.from(i).words(), value_columns, false, slopes, wide,
                   true);
       to_keys(1, weights, d_out.from(i), d_values);

@@ -50,21 +50,26 @@ struct Projection : torch::autograd::Function<Projection> {
 
 struct FrozenNormedProjection : torch::autograd::Function<FrozenNormedProjection> {
   static torch::Tensor forward(torch::autograd::AutogradContext* ctx, const torch::Tensor& x,
-                               const torch::Tensor& norm_weight, const torch::Tensor& norm_bias,
-                               const torch::Tensor& weight, const torch::Tensor& bias, double eps) {
-    ctx->save_for_backward({x, norm_weight, norm_bias, weight});
-    ctx->saved_data["eps"] = eps;
-    const torch::Tensor normed = normalised(x, {norm_weight, norm_bias, eps}, weight.scalar_type());
+                               const Norm& norm, const torch::Tensor& weight,
+                               const torch::Tensor& bias) {
+    NormMemory memory;
+    const torch::Tensor normed = normalised(x, norm, weight.scalar_type(), &memory);
+    ctx->save_for_backward({memory.rows, memory.scales, norm.weight, norm.bias, weight});
+    ctx->saved_data["eps"] = norm.eps;
+    ctx->saved_data["type"] = static_cast<int64_t>(x.scalar_type());
     return as_in(x, product(normed, weight.t(), weight.scalar_type(), bias));
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  torch::autograd::variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    const torch::Tensor &x = saved[0], &weight = saved[3];
+    const NormMemory memory{saved[0], saved[1]};
+    const Norm norm{saved[2], saved[3], ctx->saved_data["eps"].toDouble()};
+    const torch::Tensor& weight = saved[4];
+    const auto type = static_cast<torch::ScalarType>(ctx->saved_data["type"].toInt());
     const torch::Tensor rows = rows_of(grads[0].contiguous()).to(weight.scalar_type());
-    const Norm norm{saved[1], saved[2], ctx->saved_data["eps"].toDouble()};
-    return {norm_gradient(product(rows, weight, x.scalar_type()), x, norm), {}, {}, {}, {}, {}};
+    const torch::Tensor dx = norm_gradient(product(rows, weight, type), memory, norm);
+    return {as_in(grads[0], dx), {}, {}, {}};
   }
 };
 
@@ -94,13 +99,14 @@ torch::Tensor project_normed(const torch::Tensor& x, const torch::nn::LayerNorm&
                                      norm->options.eps()),
                    linear->weight, linear->bias);
   }
-  return FrozenNormedProjection::apply(x.contiguous(), norm->weight, norm->bias, linear->weight,
-                                       linear->bias, norm->options.eps());
+  return FrozenNormedProjection::apply(x.contiguous(), numbers_of(norm), linear->weight,
+                                       linear->bias);
 }
 
 torch::Tensor project_by_the_book(const torch::Tensor& x, const torch::Tensor& weight,
                                   const torch::Tensor& bias) {
-  return torch::linear(x.to(weight.scalar_type()), weight, bias).to(x.scalar_type());
+  const auto type = weight.scalar_type();
+  return torch::linear(x.to(type), weight, bias.to(type)).to(x.scalar_type());
 }
 
 }  // namespace rep

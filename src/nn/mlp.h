@@ -14,9 +14,10 @@ TORCH_MODULE(Mlp);
 
 /// x + mlp(norm(x)), x [B, N, D]. Where neither trains, one step forward and one backward: the sum
 /// is made in place and nothing but x and the GELU's input [B, N, hidden] is kept for the gradient
-/// of x; with `recompute` that input is computed again instead of kept.
+/// of x, and of that input at most the share `recompute` (0 to 1) is computed again instead of
+/// kept.
 torch::Tensor residual_mlp(const torch::Tensor& x, torch::nn::LayerNorm& norm, Mlp& mlp,
-                           bool recompute);
+                           double recompute);
 
 /// The same, op by op.
 torch::Tensor residual_mlp_by_the_book(const torch::Tensor& x, torch::nn::LayerNorm& norm,

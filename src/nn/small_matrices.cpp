@@ -145,16 +145,15 @@ void pack_as_columns(const Strided& rows, int64_t count, int64_t k, int64_t firs
 template <class T>
 void multiply(int64_t m, int64_t n, int64_t k, float alpha, const Strided& a, const float* panels,
               bool add, float* c, int64_t c_row, bool whole_panels) {
-  const auto kernel = [&](auto width) REP_ALWAYS_INLINE {
+  on_widest_lanes_for<T>([&](auto width) REP_ALWAYS_INLINE {
     multiply_on<decltype(width)>(m, n, k, alpha, a, panels, add, c, c_row, whole_panels);
-  };
-  std::is_same_v<T, Bf16> ? on_pairs(kernel) : on_widest_lanes(kernel);
+  });
 }
 
 template <class T>
 Strided as_left(float* c, int64_t m, int64_t wide) {
   if constexpr (std::is_same_v<T, Bf16>) {
-    on_widest_lanes([&](auto width) REP_ALWAYS_INLINE {
+    on_widest_lanes_for<T>([&](auto width) REP_ALWAYS_INLINE {
       using L = decltype(width);
       for (int64_t i = 0; i < m; ++i) {
         const float* from = c + i * wide;
@@ -169,7 +168,7 @@ Strided as_left(float* c, int64_t m, int64_t wide) {
 template <class T>
 Strided as_left_transposed(const float* c, int64_t m, int64_t wide, float* memory) {
   if constexpr (std::is_same_v<T, Bf16>) {
-    on_widest_lanes([&](auto width) REP_ALWAYS_INLINE {
+    on_widest_lanes_for<T>([&](auto width) REP_ALWAYS_INLINE {
       using L = decltype(width);
       for (int64_t i = 0; i < m; i += 2) {
         for (int64_t j = 0; j < wide; j += L::kCount) {

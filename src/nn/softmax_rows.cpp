@@ -9,6 +9,7 @@
 
 namespace rep {
 
+template <class T>
 void softmax_rows(float* s, int64_t rows, int64_t keys, const float* bias, float* lse) {
   on_widest_lanes([=](auto width) REP_ALWAYS_INLINE {
     using L = decltype(width);
@@ -27,7 +28,7 @@ void softmax_rows(float* s, int64_t rows, int64_t keys, const float* bias, float
       Floats sums = {};
       for (int64_t j = 0; j < wide; j += L::kCount) {
         Floats e = lanes<L>(row + j) - top;
-        to_exp_of_negative<L>(e);
+        to_exp_of_negative<L, T>(e);
         lanes<L>(row + j) = e;
         sums += e;
       }
@@ -39,6 +40,7 @@ void softmax_rows(float* s, int64_t rows, int64_t keys, const float* bias, float
   });
 }
 
+template <class T>
 void softmax_rows_again(float* s, int64_t rows, int64_t keys, const float* bias, const float* lse) {
   on_widest_lanes([=](auto width) REP_ALWAYS_INLINE {
     using L = decltype(width);
@@ -49,7 +51,7 @@ void softmax_rows_again(float* s, int64_t rows, int64_t keys, const float* bias,
       const float sum = lse[i];
       for (int64_t j = 0; j < wide; j += L::kCount) {
         Floats e = (bias ? lanes<L>(row + j) + lanes<L>(bias + j) : lanes<L>(row + j)) - sum;
-        to_exp_of_negative<L>(e);
+        to_exp_of_negative<L, T>(e);
         lanes<L>(row + j) = e;
       }
       // Beside a sum's logarithm far below 0 even these, which are no logits, would overflow.
@@ -77,5 +79,12 @@ void softmax_rows_backward(const float* p, float* g, int64_t rows, int64_t keys)
     }
   });
 }
+
+#define REP_INSTANTIATE(T)                                                       \
+  template void softmax_rows<T>(float*, int64_t, int64_t, const float*, float*); \
+  template void softmax_rows_again<T>(float*, int64_t, int64_t, const float*, const float*);
+REP_INSTANTIATE(float)
+REP_INSTANTIATE(Bf16)
+#undef REP_INSTANTIATE
 
 }  // namespace rep

@@ -7,12 +7,15 @@ namespace rep {
 /// The softmax of rows of `keys` logits, in place, on the calling thread. A row has room for
 /// padded(keys) floats (nn/small_matrices.h): what stands beyond the last key is of no account and
 /// becomes 0, or next to it. `bias` [padded(keys)] or null is added to the logits of every row.
-/// Only where lanes_are_fast() (core/lanes.h).
+/// Only where lanes_are_fast() (core/lanes.h). T, float or Bf16, is what the softmax is for: with
+/// the latter, exponentials are as exact as that needs.
 
 /// lse [rows] receives the logarithm of each row's sum of exponentials.
+template <class T>
 void softmax_rows(float* s, int64_t rows, int64_t keys, const float* bias, float* lse);
 
 /// The same, given lse (Dao et al., arXiv 2205.14135, section 3.1).
+template <class T>
 void softmax_rows_again(float* s, int64_t rows, int64_t keys, const float* bias, const float* lse);
 
 /// The gradient of the logits, g = p (g - sum_j p g), in place; p the softmax.

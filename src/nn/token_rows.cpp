@@ -33,15 +33,17 @@ REP_INLINE RowStatistics statistics_of(const float* x, int64_t D, float eps) {
   return {mean, 1.0f / std::sqrt(sum_of<L>(squares) / static_cast<float>(D) + eps)};
 }
 
+// weight and bias: null where folded. Returns the scale.
 template <class L, class T>
-REP_INLINE void normalise_row(const float* x, int64_t D, const float* weight, const float* bias,
-                              float eps, T* y) {
+REP_INLINE float normalise_row(const float* x, int64_t D, const float* weight, const float* bias,
+                               float eps, T* y) {
   using Floats = typename L::Floats;
   const RowStatistics row = statistics_of<L>(x, D, eps);
   for (int64_t j = 0; j < D; j += L::kCount) {
     const Floats normed = (lanes<L>(x + j) - row.mean) * row.scale;
-    store<L>(normed * lanes<L>(weight + j) + lanes<L>(bias + j), y + j);
+    store<L>(weight ? normed * lanes<L>(weight + j) + lanes<L>(bias + j) : normed, y + j);
   }
+  return row.scale;
 }
 
 // With n = (x - mean) scale and g = dy weight: dx = scale (g - mean(g) - n mean(g n)), plus
@@ -66,17 +68,38 @@ REP_INLINE void norm_gradient_row(const float* dy, const float* x, int64_t D, co
   }
 }
 
+// The same of a folded norm, with n kept.
+template <class L, class T>
+REP_INLINE void folded_norm_gradient_row(const float* dy, const T* n, int64_t D, float scale,
+                                         const float* residual, float* dx) {
+  using Floats = typename L::Floats;
+  Floats sums = {}, products = {}, normed;
+  for (int64_t j = 0; j < D; j += L::kCount) {
+    load<L>(n + j, normed);
+    sums += lanes<L>(dy + j);
+    products += lanes<L>(dy + j) * normed;
+  }
+  const float mean = sum_of<L>(sums) / static_cast<float>(D);
+  const float along = sum_of<L>(products) / static_cast<float>(D);
+  for (int64_t j = 0; j < D; j += L::kCount) {
+    load<L>(n + j, normed);
+    const Floats slope = scale * (lanes<L>(dy + j) - mean - normed * along);
+    lanes<L>(dx + j) = residual ? slope + lanes<L>(residual + j) : slope;
+  }
+}
+
 // ---- GELU ----
 
-// density: e^(-x^2 / 2); below: the probability of less than x.
-template <class L>
+// density: e^(-x^2 / 2); below: the probability of less than x. As exactly as T has them.
+template <class L, class T>
 REP_INLINE void normal(const typename L::Floats& x, typename L::Floats& density,
                        typename L::Floats& below) {
   using Floats = typename L::Floats;
   const Floats off = x < 0.0f ? -x : x;
   density = x * x * -0.5f;
-  to_exp_of_negative<L>(density);
-  const Floats t = 1.0f / (1.0f + (0.3275911f * 0.707106781f) * off);
+  Floats t = 1.0f + (0.3275911f * 0.707106781f) * off;
+  to_exp_of_negative<L, T>(density);
+  to_reciprocal<L, T>(t);
   Floats p = t * 1.061405429f - 1.453152027f;
   p = p * t + 1.421413741f;
   p = p * t - 0.284496736f;
@@ -90,7 +113,7 @@ REP_INLINE void gelu(const T* x, int64_t n, T* y) {
   typename L::Floats value, density, below;
   for (int64_t j = 0; j < n; j += L::kCount) {
     load<L>(x + j, value);
-    normal<L>(value, density, below);
+    normal<L, T>(value, density, below);
     store<L>(value * below, y + j);
   }
 }
@@ -101,7 +124,7 @@ REP_INLINE void to_gelu_gradient(const T* x, int64_t n, T* g) {
   for (int64_t j = 0; j < n; j += L::kCount) {
     load<L>(x + j, value);
     load<L>(g + j, slope);
-    normal<L>(value, density, below);
+    normal<L, T>(value, density, below);
     store<L>(slope * (below + value * density * 0.398942280f), g + j);  // 1 / sqrt(2 pi)
   }
 }
@@ -122,7 +145,21 @@ void for_rows(const torch::Tensor& t, const Work& work) {
                    [&](int64_t begin, int64_t end) { work(begin, end - begin); });
 }
 
-const float* floats(const torch::Tensor& t) { return t.data_ptr<float>(); }
+template <class Pointer>
+using Number = std::remove_pointer_t<Pointer>;
+
+// Calls work(lanes, i) for every row i of t, on all threads, with numbers of T; an inlined work.
+template <class T, class Work>
+void for_each_row(const torch::Tensor& t, const Work& work) {
+  for_rows(t, [&](int64_t first, int64_t count) {
+    on_widest_lanes_for<T>([&](auto width) REP_ALWAYS_INLINE {
+      for (int64_t i = first; i < first + count; ++i) work(width, i);
+    });
+  });
+}
+
+// Null where undefined.
+const float* floats(const torch::Tensor& t) { return t.defined() ? t.data_ptr<float>() : nullptr; }
 
 // Calls work with t's memory, as floats or as bf16.
 template <class Work>
@@ -136,50 +173,74 @@ void with_data(const torch::Tensor& t, const Work& work) {
 
 }  // namespace
 
-torch::Tensor normalised(const torch::Tensor& x, const Norm& norm, torch::ScalarType type) {
+torch::Tensor normalised(const torch::Tensor& x, const Norm& norm, torch::ScalarType type,
+                         NormMemory* memory) {
   const int64_t D = x.size(-1);
-  if (!fits_lanes(x) || !fits_lanes(norm.weight)) {
-    return torch::layer_norm(x, {D}, norm.weight, norm.bias, norm.eps).flatten(0, -2).to(type);
-  }
-  const torch::Tensor out = torch::empty({x.numel() / D, D}, x.options().dtype(type));
-  const float *from = floats(x), *weight = floats(norm.weight), *bias = floats(norm.bias);
-  const auto eps = static_cast<float>(norm.eps);
-  with_data(out, [&](auto* to) {
-    for_rows(x, [&](int64_t first, int64_t count) {
-      on_widest_lanes([&](auto width) REP_ALWAYS_INLINE {
-        for (int64_t at = first * D; at < (first + count) * D; at += D) {
-          normalise_row<decltype(width)>(from + at, D, weight, bias, eps, to + at);
-        }
+  const bool folded = !norm.weight.defined();
+  torch::Tensor out, scales;
+  if (fits_lanes(x) && (folded || fits_lanes(norm.weight))) {
+    out = torch::empty({x.numel() / D, D}, x.options().dtype(type));
+    scales = torch::empty({out.size(0)}, x.options());
+    const float *from = floats(x), *weight = floats(norm.weight), *bias = floats(norm.bias);
+    float* const of_row = scales.data_ptr<float>();
+    const auto eps = static_cast<float>(norm.eps);
+    with_data(out, [&](auto* to) {
+      for_each_row<Number<decltype(to)>>(x, [&](auto width, int64_t i) REP_ALWAYS_INLINE {
+        of_row[i] = normalise_row<decltype(width)>(from + i * D, D, weight, bias, eps, to + i * D);
       });
     });
-  });
+  } else {
+    const auto made = torch::native_layer_norm(x, {D}, norm.weight, norm.bias, norm.eps);
+    out = std::get<0>(made).flatten(0, -2).to(type);
+    scales = std::get<2>(made).flatten();
+  }
+  if (memory) *memory = folded ? NormMemory{out, scales} : NormMemory{x, {}};
   return out;
 }
 
-torch::Tensor norm_gradient(const torch::Tensor& dy, const torch::Tensor& x, const Norm& norm,
+torch::Tensor normalised(const NormMemory& memory, const Norm& norm, torch::ScalarType type) {
+  return memory.scales.defined() ? memory.rows : normalised(memory.rows, norm, type);
+}
+
+torch::Tensor norm_gradient(const torch::Tensor& dy, const NormMemory& memory, const Norm& norm,
                             const torch::Tensor& residual) {
-  const int64_t D = x.size(-1);
-  if (!fits_lanes(x) || !fits_lanes(dy) || !fits_lanes(norm.weight) ||
+  const torch::Tensor& rows = memory.rows;
+  const int64_t D = rows.size(-1);
+  const bool folded = memory.scales.defined();
+  if (!fits_lanes(rows) || !fits_lanes(dy) || !(folded || fits_lanes(norm.weight)) ||
       (residual.defined() && !fits_lanes(residual))) {
-    auto [y, mean, rstd] = torch::native_layer_norm(x, {D}, norm.weight, norm.bias, norm.eps);
-    const torch::Tensor dx = std::get<0>(
-        torch::native_layer_norm_backward(dy.view_as(x), x, {D}, mean, rstd, norm.weight, norm.bias,
-                                          std::array<bool, 3>{true, false, false}));
-    return residual.defined() ? dx + residual : dx;
+    torch::Tensor dx;
+    if (folded) {
+      const torch::Tensor n = rows.to(dy.scalar_type());
+      dx = (dy - dy.mean(-1, true) - n * (dy * n).mean(-1, true)) * memory.scales.unsqueeze(-1);
+    } else {
+      const auto [y, mean, scale] =
+          torch::native_layer_norm(rows, {D}, norm.weight, norm.bias, norm.eps);
+      dx = std::get<0>(torch::native_layer_norm_backward(dy.view_as(rows), rows, {D}, mean, scale,
+                                                         norm.weight, norm.bias,
+                                                         std::array<bool, 3>{true, false, false}));
+    }
+    return residual.defined() ? dx + residual.view_as(dx) : dx;
   }
-  const torch::Tensor dx = torch::empty_like(x);
-  const float *slopes = floats(dy), *inputs = floats(x), *weight = floats(norm.weight),
-              *more = residual.defined() ? floats(residual) : nullptr;
+  const torch::Tensor dx = torch::empty(rows.sizes(), dy.options());
+  const float *slopes = floats(dy), *weight = floats(norm.weight), *scales = floats(memory.scales),
+              *more = floats(residual);
   float* to = dx.data_ptr<float>();
-  const auto eps = static_cast<float>(norm.eps);
-  for_rows(x, [&](int64_t first, int64_t count) {
-    on_widest_lanes([&](auto width) REP_ALWAYS_INLINE {
-      for (int64_t at = first * D; at < (first + count) * D; at += D) {
-        norm_gradient_row<decltype(width)>(slopes + at, inputs + at, D, weight, eps,
-                                           more ? more + at : nullptr, to + at);
-      }
+  if (folded) {
+    with_data(rows, [&](auto* from) {
+      for_each_row<Number<decltype(from)>>(rows, [&](auto width, int64_t i) REP_ALWAYS_INLINE {
+        folded_norm_gradient_row<decltype(width)>(slopes + i * D, from + i * D, D, scales[i],
+                                                  more ? more + i * D : nullptr, to + i * D);
+      });
     });
-  });
+  } else {
+    const auto eps = static_cast<float>(norm.eps);
+    const float* from = floats(rows);
+    for_each_row<float>(rows, [&](auto width, int64_t i) REP_ALWAYS_INLINE {
+      norm_gradient_row<decltype(width)>(slopes + i * D, from + i * D, D, weight, eps,
+                                         more ? more + i * D : nullptr, to + i * D);
+    });
+  }
   return dx;
 }
 
@@ -190,7 +251,7 @@ torch::Tensor gelu_of(const torch::Tensor& x) {
   with_data(x, [&](auto* from) {
     auto* const to = static_cast<decltype(from)>(y.data_ptr());
     for_rows(x, [&](int64_t first, int64_t count) {
-      on_widest_lanes([&](auto width) REP_ALWAYS_INLINE {
+      on_widest_lanes_for<Number<decltype(from)>>([&](auto width) REP_ALWAYS_INLINE {
         gelu<decltype(width)>(from + first * D, count * D, to + first * D);
       });
     });
@@ -207,7 +268,7 @@ void to_gelu_gradient(const torch::Tensor& x, torch::Tensor& g) {
   with_data(x, [&](auto* from) {
     auto* const to = static_cast<decltype(from)>(g.data_ptr());
     for_rows(x, [&](int64_t first, int64_t count) {
-      on_widest_lanes([&](auto width) REP_ALWAYS_INLINE {
+      on_widest_lanes_for<Number<decltype(from)>>([&](auto width) REP_ALWAYS_INLINE {
         to_gelu_gradient<decltype(width)>(from + first * D, count * D, to + first * D);
       });
     });

@@ -18,6 +18,20 @@ torch::nn::LayerNorm make_norm(const VitOptions& options) {
       torch::nn::LayerNormOptions({options.embed_dim}).eps(options.layer_norm_eps));
 }
 
+// W (n w + b) + c = (W diag(w)) n + (W b + c): the layer takes over the norm's numbers, which then
+// has none.
+void fold(BlockImpl& block, const char* name, torch::nn::LayerNorm& norm,
+          torch::nn::Linear& linear) {
+  if (!norm->weight.defined()) return;
+  const torch::NoGradGuard no_grad;
+  linear->bias += torch::mv(linear->weight, norm->bias);
+  linear->weight *= norm->weight;
+  norm = block.replace_module(
+      name, torch::nn::LayerNorm(torch::nn::LayerNormOptions(norm->options.normalized_shape())
+                                     .eps(norm->options.eps())
+                                     .elementwise_affine(false)));
+}
+
 // [B, N, D] with the prompts taken out, and put back between [CLS] and the rest.
 torch::Tensor without_prompts(const torch::Tensor& x, int64_t prompts) {
   if (prompts == 0) return x;
@@ -205,16 +219,17 @@ torch::Tensor VisionTransformerImpl::features(const torch::Tensor& images,
   return forward(images, for_class).select(1, 0);
 }
 
-void VisionTransformerImpl::recompute_mlps(bool recompute) {
-  for (auto& block : blocks) block->recompute = recompute;
+void VisionTransformerImpl::recompute_mlps(double share) {
+  for (auto& block : blocks) block->recompute = share;
 }
 
 void VisionTransformerImpl::multiply_in_bf16() {
   for (auto& block : blocks) {
+    fold(*block, "norm1", block->norm1, block->attn->qkv);
+    fold(*block, "norm2", block->norm2, block->mlp->fc1);
     for (auto& linear : {block->attn->qkv, block->attn->proj, block->mlp->fc1, block->mlp->fc2}) {
       TORCH_CHECK(!linear->weight.requires_grad(), "weights that train stay in fp32");
       linear->weight.set_data(linear->weight.to(torch::kBFloat16));
-      linear->bias.set_data(linear->bias.to(torch::kBFloat16));
     }
   }
 }

@@ -65,7 +65,7 @@ struct BlockImpl : torch::nn::Module {
   /// those come out, and nothing is merged: what is merged would come out of no block.
   void forward(TokenStream& stream, const ForwardPlan& plan, int64_t index,
                TokenRange outputs = {});
-  bool recompute = false;  // of the MLP: computed again for the backward pass, instead of kept
+  double recompute = 0;  // share of a frozen MLP: made again for the backward pass, and not kept
   torch::nn::LayerNorm norm1{nullptr}, norm2{nullptr};
   Attention attn{nullptr};
   Mlp mlp{nullptr};
@@ -87,11 +87,12 @@ struct VisionTransformerImpl : Backbone {
   int64_t image_size() const override { return options.image_size; }
   int64_t depth() const override { return options.depth; }
   void train_last_blocks(int64_t blocks) override;
-  /// Whether the inside of a frozen MLP is computed again for the backward pass instead of kept:
-  /// a step takes about a tenth longer and holds about half.
-  void recompute_mlps(bool recompute);
-  /// Converts the blocks' linear layers, all frozen, to bf16: products run in it, everything else
-  /// stays in fp32. Half the memory for weights; fast only where the processor multiplies bf16.
+  /// The share, 0 to 1, of the inside of a frozen MLP that is made again for the backward pass
+  /// instead of kept: all of it is about half of what a step holds, and a tenth of its time.
+  void recompute_mlps(double share);
+  /// Converts the blocks' linear layers, all frozen, to bf16, with the norms' weights and biases
+  /// folded in: products run in it, everything else stays in fp32. Half the memory for weights;
+  /// fast only where the processor multiplies bf16.
   void multiply_in_bf16();
 
   const VitOptions options;

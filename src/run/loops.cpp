@@ -75,7 +75,7 @@ void enforce_memory_limit(const Config& config, Phase phase) {
   throw Error("memory_limit: tensors took " + std::to_string(peak_tensor_bytes()) + " bytes in " +
               (testing ? "testing" : "training") + ", more than the " + config.memory_limit +
               " allowed; take a smaller " + (testing ? "eval" : "train") + ".batch_size" +
-              (testing ? "" : ", backbone.recompute or token merging") +
+              (testing ? "" : ", a larger backbone.recompute or token merging") +
               " (rep plan says what that saves), or raise memory_limit and go on with --resume");
 }
 

@@ -104,8 +104,8 @@ class Advice {
       change(all.config);
     };
     if (Registry<VitOptions>::get().entries().count(base_.config.backbone.name) == 0) return json_;
-    if (!base_.config.backbone.recompute) {
-      try_it("backbone.recompute=true", [](Config& c) { c.backbone.recompute = true; });
+    if (base_.config.backbone.recompute < 1) {
+      try_it("backbone.recompute=1", [](Config& c) { c.backbone.recompute = 1; });
     }
     if (base_.config.efficiency.token_merging.kind == "none") {
       try_it("efficiency.token_merging={kind: atom, n: 8}",

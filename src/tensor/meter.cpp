@@ -24,7 +24,7 @@ namespace {
 // ---- multiply-accumulates: a RecordFunction callback on the leaf matrix products ----
 
 std::atomic<int64_t> g_macs{0};
-thread_local int g_inside = 0;  // > 0 while in a counted op: the outermost one wins
+thread_local int g_inside = 0;  // > 0 while in a counted op: the outermost one wins; or uncounted
 
 int64_t macs_of_product(c10::ArrayRef<const c10::IValue> inputs, size_t a, size_t b) {
   const at::Tensor &x = inputs[a].toTensor(), &y = inputs[b].toTensor();
@@ -317,7 +317,11 @@ std::string energy_source() {
 }
 
 int64_t macs_so_far() { return g_macs.load(); }
-void count_macs(int64_t macs) { g_macs.fetch_add(macs, std::memory_order_relaxed); }
+void count_macs(int64_t macs) {
+  if (g_inside == 0) g_macs.fetch_add(macs, std::memory_order_relaxed);
+}
+UncountedMacs::UncountedMacs() { ++g_inside; }
+UncountedMacs::~UncountedMacs() { --g_inside; }
 int64_t tensor_bytes() { return g_bytes.load(); }
 int64_t peak_tensor_bytes() { return g_peak.load(); }
 void reset_peak_tensor_bytes() { g_peak.store(g_bytes.load()); }

@@ -51,6 +51,15 @@ PhaseCost metered();
 int64_t macs_so_far();
 /// Adds what a kernel of this program's own multiplied, which LibTorch does not see.
 void count_macs(int64_t macs);
+/// While it lives, what this thread multiplies is not counted: of products that are made again only
+/// to save memory.
+class UncountedMacs {
+ public:
+  UncountedMacs();
+  ~UncountedMacs();
+  UncountedMacs(const UncountedMacs&) = delete;
+  UncountedMacs& operator=(const UncountedMacs&) = delete;
+};
 
 /// Bytes that CPU tensors hold now; the most they held since the last reset.
 int64_t tensor_bytes();

@@ -110,7 +110,8 @@ torch::Tensor product(const torch::Tensor& a, const torch::Tensor& b, torch::Sca
     return out;
   }
 #endif
-  return (bias.defined() ? torch::addmm(bias, a, b) : torch::mm(a, b)).to(type);
+  if (!bias.defined()) return torch::mm(a, b).to(type);
+  return torch::addmm(bias.to(a.scalar_type()), a, b).to(type);
 }
 
 void add_product(const torch::Tensor& sum, const torch::Tensor& a, const torch::Tensor& b) {

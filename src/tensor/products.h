@@ -10,7 +10,8 @@ namespace rep {
 /// Zen 5. Elsewhere, and on other devices, they are LibTorch's. Sums are in fp32 either way.
 
 /// a b + bias, [M, N]: a [M, K] and b [K, N] both of fp32 or both of bf16, each possibly transposed
-/// (b = w.t() for a layer's weight); bias [N] or undefined; the result in `type`.
+/// (b = w.t() for a layer's weight); bias [N], fp32 or as they are, or undefined; the result in
+/// `type`.
 torch::Tensor product(const torch::Tensor& a, const torch::Tensor& b, torch::ScalarType type,
                       const torch::Tensor& bias = {});
 
