@@ -47,6 +47,8 @@ struct BackboneConfig {
   std::string trainable = "none";  // none | all | the number of last blocks that train, e.g. "2"
   double recompute = 0.25;         // share of a ViT's frozen MLPs that the backward pass makes
                                    // again instead of keeping it: 1 is smallest, 0 fastest
+  bool graphs = false;             // a frozen ViT's passes on a GPU: as CUDA graphs, where shapes
+                                   // repeat; quicker launches for more of the GPU's memory
 
   template <class Visitor>
   void fields(Visitor&& visit) {
@@ -59,6 +61,7 @@ struct BackboneConfig {
     visit("stem", stem, one_of({"auto", "cifar", "imagenet"}));
     visit("trainable", trainable);
     visit("recompute", recompute, between(0, 1));
+    visit("graphs", graphs);
   }
 };
 

@@ -5,6 +5,8 @@
 // tokens and skipped blocks need no second copy of the model.
 #include "nn/vit.h"
 
+#include <utility>
+
 #include "nn/attention.h"
 #include "nn/linear.h"
 #include "nn/token_merging.h"
@@ -187,6 +189,10 @@ torch::Tensor VisionTransformerImpl::forward(const torch::Tensor& images, const 
                   images.size(3) == options.image_size,
               "images are ", images.sizes(), ", the ViT takes [B, 3, ", options.image_size, ", ",
               options.image_size, "]");
+  return recorded_ && !trains(*this) ? (*recorded_)(images, plan) : pass(images, plan);
+}
+
+torch::Tensor VisionTransformerImpl::pass(const torch::Tensor& images, const ForwardPlan& plan) {
   const int64_t B = images.size(0);
   const torch::Tensor first_position = pos_embed.narrow(1, 0, 1);
   std::vector<torch::Tensor> parts{(cls_token + first_position).expand({B, -1, -1})};
@@ -232,6 +238,13 @@ void VisionTransformerImpl::multiply_in_bf16() {
       linear->weight.set_data(linear->weight.to(torch::kBFloat16));
     }
   }
+}
+
+void VisionTransformerImpl::record_passes(Recorder recorder) {
+  if (!recorder) return;
+  recorded_ = std::make_unique<RecordedPasses>(
+      [this](const torch::Tensor& images, const ForwardPlan& plan) { return pass(images, plan); },
+      std::move(recorder));
 }
 
 void VisionTransformerImpl::train_last_blocks(int64_t count) {

@@ -1,12 +1,14 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "core/registry.h"
 #include "nn/backbone.h"
 #include "nn/mlp.h"
+#include "nn/recorded_passes.h"
 #include "tensor/torch.h"
 
 namespace rep {
@@ -94,6 +96,9 @@ struct VisionTransformerImpl : Backbone {
   /// folded in: products run in it, everything else stays in fp32. Half the memory for weights;
   /// fast only where the processor multiplies bf16.
   void multiply_in_bf16();
+  /// From now on, and for weights as and where they are now, passes of the frozen ViT whose shapes
+  /// repeat are recorded; nothing changes where the recorder is empty.
+  void record_passes(Recorder recorder);
 
   const VitOptions options;
   torch::Tensor cls_token, pos_embed;  // [1, 1, D], [1, 1 + patches, D]
@@ -101,6 +106,10 @@ struct VisionTransformerImpl : Backbone {
   std::vector<Block> blocks;
   torch::nn::LayerNorm norm{nullptr};
   torch::nn::Linear head{nullptr};  // only when options.num_classes > 0
+
+ private:
+  torch::Tensor pass(const torch::Tensor& images, const ForwardPlan& plan);
+  std::unique_ptr<RecordedPasses> recorded_;
 };
 TORCH_MODULE(VisionTransformer);
 

@@ -104,6 +104,10 @@ Learner::Learner(const Config& config, const Stream& stream, const Dataset& trai
   inputs = Json::object();
   backbone = make_backbone(config.backbone, &inputs["weights"], config.precision);
   backbone->to(device);
+  const Recorder recorder = config.backbone.graphs ? graph_recorder(device) : Recorder();
+  if (const auto vit = std::dynamic_pointer_cast<VisionTransformerImpl>(backbone)) {
+    vit->record_passes(recorder);
+  }
   backbone->eval();  // a network that trains switches for itself
   const QueryBackboneConfig& query = config.efficiency.query_backbone;
   VisionTransformer query_backbone{nullptr};
@@ -114,6 +118,7 @@ Learner::Learner(const Config& config, const Stream& stream, const Dataset& trai
     small.image_size = backbone->image_size();
     query_backbone = make_vit(small, &inputs["query_weights"], config.precision);
     query_backbone->to(device);
+    query_backbone->record_passes(recorder);
     query_parameters_ = query_backbone->parameters();
   }
   efficiency =
