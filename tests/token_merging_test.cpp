@@ -20,11 +20,11 @@ namespace {
 using nlohmann::json;
 using torch::Tensor;
 
-/// ToMe's merge_wavg: the size-weighted mean, and the summed sizes [B, N, 1].
-Tensor merge_mean(const Tensor& x, Tensor& sizes, const Matching& matching) {
-  const Tensor sums = merge_sum(x * sizes, matching);
-  sizes = merge_sum(sizes, matching);
-  return sums / sizes;
+/// ToMe's merge_wavg: the size-weighted mean, and the summed sizes [B, N].
+Tensor merge_weighted(const Tensor& x, Tensor& sizes, const Matching& matching) {
+  const Tensor mean = merge_mean(x, sizes, matching);
+  sizes = merge_sizes(sizes, matching);
+  return mean;
 }
 
 std::vector<int64_t> schedule(const std::string& kind, int64_t n, int64_t depth) {
@@ -80,24 +80,23 @@ TEST_P(TomeCaseTest, EveryTokenGoesWhereTomeSendsIt) {
   const Matching matching = match_tokens(metric, r, class_token);
   EXPECT_EQ(matching.r, c["r_effective"].get<int64_t>());
   EXPECT_EQ(matching.tokens, N);
-  // Column j of the merged identity says which slot holds token j.
-  const Tensor sources = merge_sum(torch::eye(N).expand({B, N, N}), matching).argmax(1);
+  const Tensor rows = matching.r > 0 ? matching.rows : torch::arange(N).expand({B, N});
   for (int64_t b = 0; b < B; ++b) {
-    golden::expect_elements(sources[b], c["f32"]["source_argmax"][static_cast<size_t>(b)],
+    golden::expect_elements(rows[b], c["f32"]["source_argmax"][static_cast<size_t>(b)],
                             "image " + std::to_string(b), 0);
   }
 }
 
 TEST_P(TomeCaseTest, MeansMatchOverTwoRounds) {
   const Matching first = match_tokens(metric, r, class_token);
-  Tensor sizes = torch::ones({B, N, 1});
-  const Tensor merged = merge_mean(x, sizes, first);
+  Tensor sizes = torch::ones({B, N});
+  const Tensor merged = merge_weighted(x, sizes, first);
   ASSERT_EQ(merged.sizes().vec(), c["f32"]["merged_shape"].get<std::vector<int64_t>>());
   expect(merged, "merged_wavg");
   expect_sizes(sizes, "size");
 
   const Tensor metric2 = golden::u(2002, {B, merged.size(1), c["metric_dim"]});
-  const Tensor merged2 = merge_mean(merged, sizes, match_tokens(metric2, r, class_token));
+  const Tensor merged2 = merge_weighted(merged, sizes, match_tokens(metric2, r, class_token));
   ASSERT_EQ(merged2.sizes().vec(), c["f32"]["round2_shape"].get<std::vector<int64_t>>());
   expect(merged2, "round2_wavg");
   expect_sizes(sizes, "round2_size");
@@ -105,7 +104,7 @@ TEST_P(TomeCaseTest, MeansMatchOverTwoRounds) {
 
 TEST_P(TomeCaseTest, PlainMeanMatches) {
   const Matching matching = match_tokens(metric, r, class_token);
-  expect(merge_sum(x, matching) / merge_sum(torch::ones_like(x), matching), "merged_mean_mode");
+  expect(merge_mean(x, torch::ones({B, N}), matching), "merged_mean_mode");
 }
 
 INSTANTIATE_TEST_SUITE_P(AuthorsNumbers, TomeCaseTest, ::testing::Range<size_t>(0, 4));
@@ -152,15 +151,22 @@ TEST(MergeTest, RemovesRTokensAndKeepsTheSizeWeightedMean) {
     for (const int64_t N : {2, 3, 7, 16, 50}) {
       for (const int64_t r : {0, 1, 3, 8}) {
         const Tensor x = torch::randn({3, N, 5}, torch::kDouble);
-        const Tensor sizes = torch::randint(1, 9, {3, N, 1}, torch::kDouble);
+        const Tensor sizes = torch::randint(1, 9, {3, N}, torch::kDouble);
         const Matching matching =
             match_tokens(torch::randn({3, N, 4}, torch::kDouble), r, class_token);
         ASSERT_EQ(matching.r, std::min(r, mergeable(N, class_token ? 1 : 0)));
         Tensor merged_sizes = sizes;
-        const Tensor merged = merge_mean(x, merged_sizes, matching);
+        const Tensor merged = merge_weighted(x, merged_sizes, matching);
         ASSERT_EQ(merged.size(1), N - matching.r);
         EXPECT_TRUE(torch::equal(merged_sizes.sum(1), sizes.sum(1)));
-        EXPECT_TRUE(torch::allclose((merged * merged_sizes).sum(1), (x * sizes).sum(1), 0, 1e-12));
+        const auto total = [](const Tensor& rows, const Tensor& sizes_of_rows) {
+          return (rows * sizes_of_rows.unsqueeze(-1)).sum(1);
+        };
+        EXPECT_TRUE(torch::allclose(total(merged, merged_sizes), total(x, sizes), 0, 1e-12));
+        // The same on floats, which are not LibTorch's operations.
+        const Tensor floats =
+            merge_mean(x.to(torch::kFloat), sizes.to(torch::kFloat), matching).to(torch::kDouble);
+        EXPECT_TRUE(torch::allclose(floats, merged, 0, 1e-6));
       }
     }
   }
@@ -183,18 +189,48 @@ TEST(MergeTest, LikeTokensMergeByHand) {
   const Tensor metric =
       torch::tensor({{{1.0, 0.0}, {0.0, 2.0}, {0.6, 0.8}, {-1.0, 0.0}, {-3.0, 0.0}, {0.0, -1.0}}});
   const Tensor x = torch::tensor({1.0, 2.0, 4.0, 8.0, 16.0, 32.0}).view({1, 6, 1});
-  const Tensor one = merge_sum(x, match_tokens(metric, 1, true));
-  EXPECT_TRUE(torch::equal(one.flatten(), torch::tensor({1.0, 4.0, 2.0, 24.0, 32.0})));
-  const Tensor two = merge_sum(x, match_tokens(metric, 2, true));
-  EXPECT_TRUE(torch::equal(two.flatten(), torch::tensor({1.0, 6.0, 24.0, 32.0})));
+  const Tensor ones = torch::ones({1, 6});
+  const Tensor one = merge_mean(x, ones, match_tokens(metric, 1, true));
+  EXPECT_TRUE(torch::equal(one.flatten(), torch::tensor({1.0, 4.0, 2.0, 12.0, 32.0})));
+  const Tensor two = merge_mean(x, ones, match_tokens(metric, 2, true));
+  EXPECT_TRUE(torch::equal(two.flatten(), torch::tensor({1.0, 3.0, 12.0, 32.0})));
+  const Tensor heavy = torch::tensor({{1.0, 1.0, 1.0, 1.0, 3.0, 1.0}});
+  const Tensor weighted = merge_mean(x, heavy, match_tokens(metric, 2, true));
+  EXPECT_TRUE(torch::equal(weighted.flatten(), torch::tensor({1.0, 3.0, 14.0, 32.0})));
+  EXPECT_TRUE(torch::equal(merge_sizes(heavy, match_tokens(metric, 2, true)),
+                           torch::tensor({{1.0, 2.0, 4.0, 1.0}})));
+}
+
+// [CLS], two prompts, then as above without token 0: prompts stay where they are, whatever they are
+// like.
+TEST(MergeTest, PromptsBelongToNoSide) {
+  const Tensor metric = torch::tensor({{{1.0, 0.0},
+                                        {-1.0, 0.0},
+                                        {-1.0, 0.0},
+                                        {0.0, 2.0},
+                                        {0.6, 0.8},
+                                        {-1.0, 0.0},
+                                        {-3.0, 0.0},
+                                        {0.0, -1.0}}});
+  const Matching matching = match_tokens(metric, 2, true, 2);
+  EXPECT_TRUE(torch::equal(matching.rows, torch::tensor({{0, 1, 2, 3, 3, 4, 4, 5}})));
 }
 
 TEST(MergeTest, GradientIsSharedByTheMergedAndTheChoiceHasNone) {
   torch::manual_seed(3);
-  Tensor x = torch::randn({2, 9, 3}).requires_grad_();
   Tensor metric = torch::randn({2, 9, 4}).requires_grad_();
-  merge_sum(x, match_tokens(metric, 3, true)).sum().backward();
-  EXPECT_TRUE(torch::equal(x.grad(), torch::ones_like(x)));
+  const Matching matching = match_tokens(metric, 3, true);
+  const Tensor weights = torch::randint(1, 5, {2, 9}).to(torch::kFloat);
+  const Tensor upstream = torch::randn({2, 6, 3});
+  // Token i of row o has weight_i / size_o of its gradient.
+  const Tensor share = weights / merge_sizes(weights, matching).gather(1, matching.rows);
+  const Tensor rows = matching.rows.unsqueeze(-1).expand({-1, -1, 3});
+  const Tensor expected = upstream.gather(1, rows) * share.unsqueeze(-1);
+  for (const auto type : {torch::kFloat, torch::kDouble}) {
+    Tensor x = torch::randn({2, 9, 3}, type).requires_grad_();
+    merge_mean(x, weights.to(type), matching).backward(upstream.to(type));
+    EXPECT_TRUE(torch::allclose(x.grad().to(torch::kFloat), expected, 0, 1e-6));
+  }
   EXPECT_FALSE(metric.grad().defined());
 }
 

@@ -34,38 +34,19 @@ void fold(BlockImpl& block, const char* name, torch::nn::LayerNorm& norm,
                                      .elementwise_affine(false)));
 }
 
-// [B, N, D] with the prompts taken out, and put back between [CLS] and the rest.
-torch::Tensor without_prompts(const torch::Tensor& x, int64_t prompts) {
-  if (prompts == 0) return x;
-  return torch::cat({x.narrow(1, 0, 1), x.narrow(1, 1 + prompts, x.size(1) - 1 - prompts)}, 1);
-}
-
-torch::Tensor with_prompts(const torch::Tensor& rest, const torch::Tensor& prompts) {
-  if (prompts.size(1) == 0) return rest;
-  return torch::cat({rest.narrow(1, 0, 1), prompts, rest.narrow(1, 1, rest.size(1) - 1)}, 1);
-}
-
 torch::Tensor only(TokenRange range, const torch::Tensor& x) {
   return range.count > 0 ? x.narrow(1, range.first, range.count) : x;
 }
 
 // Merges r image tokens of the stream; the sizes of what each token stands for go along.
 void merge(TokenStream& stream, const torch::Tensor& metric, int64_t r, bool size_weighted) {
-  const int64_t L = stream.prompts;
-  const Matching matching = match_tokens(without_prompts(metric, L), r, /*class_token=*/true);
+  const Matching matching = match_tokens(metric, r, /*class_token=*/true, stream.prompts);
   if (matching.r == 0) return;
-  const torch::Tensor prompts = stream.x.narrow(1, 1, L);
-  const torch::Tensor old_sizes =
-      stream.sizes.defined()
-          ? without_prompts(stream.sizes.unsqueeze(-1), L)
-          : torch::ones({stream.x.size(0), stream.x.size(1) - L, 1}, stream.x.options());
-  const torch::Tensor sizes = merge_sum(old_sizes, matching);
-  const torch::Tensor weights = size_weighted ? old_sizes : torch::ones_like(old_sizes);
-  const torch::Tensor rest = merge_sum(without_prompts(stream.x, L) * weights, matching) /
-                             (size_weighted ? sizes : merge_sum(weights, matching));
-  stream.x = with_prompts(rest, prompts);
-  stream.sizes =
-      with_prompts(sizes, torch::ones({sizes.size(0), L, 1}, sizes.options())).squeeze(-1);
+  const torch::Tensor sizes = stream.sizes.defined()
+                                  ? stream.sizes
+                                  : torch::ones(metric.sizes().slice(0, 2), stream.x.options());
+  stream.x = merge_mean(stream.x, size_weighted ? sizes : torch::ones_like(sizes), matching);
+  stream.sizes = merge_sizes(sizes, matching);
 }
 
 const Registered<VitOptions> kNano{
