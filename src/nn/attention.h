@@ -13,8 +13,8 @@ namespace rep {
 /// `heads` x d = D. `prefix` is undefined or [B, 2, L, D]: keys and values before the tokens' own.
 /// `log_sizes` is undefined or [B, N], without a gradient: added to the logits of every key
 /// (proportional attention, Bolya et al., arXiv 2210.09461, section 3); a prefix has size 1.
-/// Returns [B, N, D]: of the queries in `queries` only, [B, count, D], where it names some; in qkv's
-/// type, fp32 or bf16, to which the prefix is rounded. Logits, softmax and sums are fp32.
+/// Returns [B, N, D]: of the queries in `queries` only, [B, count, D], where it names some; in
+/// qkv's type, fp32 or bf16, to which the prefix is rounded. Logits, softmax and sums are fp32.
 ///
 /// On the CPU, one head at a time in a buffer of the second cache level: nothing of size N x N is
 /// ever stored, the backward pass computes the weights again. Factors of bf16 meet in its own

@@ -10,8 +10,8 @@ namespace rep {
 torch::Tensor project(const torch::Tensor& x, const torch::Tensor& weight,
                       const torch::Tensor& bias);
 
-/// linear(norm(x)). Where neither trains, x alone is kept for its gradient, and the result is in the
-/// weights' type.
+/// linear(norm(x)). Where neither trains, what the norm needs is all that is kept for the gradient
+/// of x, and the result is in the weights' type.
 torch::Tensor project_normed(const torch::Tensor& x, const torch::nn::LayerNorm& norm,
                              const torch::nn::Linear& linear);
 

@@ -143,7 +143,8 @@ torch::Tensor merge_mean(const torch::Tensor& x, const torch::Tensor& weights,
                          const Matching& matching) {
   if (matching.r == 0) return x;
   const torch::Tensor shares = weights / merge_sizes(weights, matching).gather(1, matching.rows);
-  return SumOfRows::apply(x.contiguous(), matching.rows, shares, matching.tokens - matching.r);
+  return SumOfRows::apply(x.contiguous(), matching.rows, shares.contiguous(),
+                          matching.tokens - matching.r);
 }
 
 std::vector<int64_t> merging_schedule(const TokenMergingConfig& config, int64_t depth) {
