@@ -329,6 +329,20 @@ TEST(Bf16Test, AFrozenVitComesCloseInHalfTheMemory) {
   }
 }
 
+// A method may train the norms of a ViT that multiplies in bf16: those keep their numbers.
+TEST(Bf16Test, NormsThatTrainAreNotFolded) {
+  torch::manual_seed(4);
+  VisionTransformer vit(vit_options("vit_nano"));
+  vit->train_last_blocks(0);
+  for (auto& parameter : vit->blocks[1]->norm2->parameters()) parameter.set_requires_grad(true);
+  vit->multiply_in_bf16();
+  EXPECT_FALSE(vit->blocks[0]->norm2->weight.defined());
+  vit->features(torch::randn({2, 3, 32, 32})).square().sum().backward();
+  for (const auto& parameter : vit->blocks[1]->norm2->parameters()) {
+    EXPECT_TRUE(parameter.grad().defined());
+  }
+}
+
 // Matrices of T's numbers, and what their products are made of.
 template <class T>
 void multiply_within_other_matrices() {

@@ -62,6 +62,29 @@ TEST(Offline, PromptMethodsRunWithTheWholeOfRep) {
   }
 }
 
+// A precision changes how products are taken, not which, nor what trains (ConvPrompt's norms).
+TEST(Offline, BothPrecisionsTrainTheSame) {
+  for (const char* name :
+       {"l2p", "dualprompt", "coda_prompt", "hide_prompt", "convprompt", "ranpac"}) {
+    SCOPED_TRACE(name);
+    const std::string folder = fresh_folder(std::string("offline_precisions_") + name);
+    const std::string config = write_text(folder + "/c.yaml", small_experiment(name, kRep));
+    const auto cost = [&](const std::string& precision) {
+      const std::string out = folder + "/" + precision;
+      const Finished run = rep_command("run " + config + " -q --output " + out +
+                                       " --set train.iterations=2 --set precision=" + precision);
+      EXPECT_EQ(run.exit_code, 0) << run.output;
+      return read_json(out + "/result.json")["cost"];
+    };
+    const nlohmann::json fp32 = cost("fp32"), bf16 = cost("bf16");
+    EXPECT_EQ(fp32["state_bytes"], bf16["state_bytes"]);
+    const auto backward = [](const nlohmann::json& c) {
+      return c["total"]["macs"]["train"]["backward"];
+    };
+    EXPECT_EQ(backward(fp32), backward(bf16));
+  }
+}
+
 // Threads change the last bits of sums, and nothing that is reported of accuracy.
 TEST(Offline, TwoThreadCountsGiveTheSameAccuracy) {
   for (const char* name : {"l2p", "coda_prompt", "finetune"}) {

@@ -24,7 +24,7 @@ torch::nn::LayerNorm make_norm(const VitOptions& options) {
 // has none.
 void fold(BlockImpl& block, const char* name, torch::nn::LayerNorm& norm,
           torch::nn::Linear& linear) {
-  if (!norm->weight.defined()) return;
+  if (!norm->weight.defined() || norm->weight.requires_grad()) return;
   const torch::NoGradGuard no_grad;
   linear->bias += torch::mv(linear->weight, norm->bias);
   linear->weight *= norm->weight;

@@ -72,20 +72,17 @@ void resolve_sections(Config& config) {
   }
 }
 
-VisionTransformer make_vit(const BackboneConfig& config, Json* inputs,
-                           const std::string& precision) {
+VisionTransformer make_vit(const BackboneConfig& config, Json* inputs) {
   const VitOptions options = vit_options(config.name, config.image_size, config.patch_size);
   VisionTransformer vit(options);
   *inputs = load_weights(vit, config.weights).inputs;
   vit->train_last_blocks(trainable_blocks(config, options.depth));
   vit->recompute_mlps(config.recompute);
-  if (precision == "bf16") vit->multiply_in_bf16();
   return vit;
 }
 
-std::shared_ptr<Backbone> make_backbone(const BackboneConfig& config, Json* inputs,
-                                        const std::string& precision) {
-  if (!is_resnet(config)) return make_vit(config, inputs, precision).ptr();
+std::shared_ptr<Backbone> make_backbone(const BackboneConfig& config, Json* inputs) {
+  if (!is_resnet(config)) return make_vit(config, inputs).ptr();
   if (config.weights != "random") {
     throw Error("backbone.weights: " + config.name +
                 " is trained from scratch; set weights: random and trainable: all");
@@ -102,12 +99,8 @@ Learner::Learner(const Config& config, const Stream& stream, const Dataset& trai
                  const torch::Device& device_, const std::string& folder)
     : device(device_) {
   inputs = Json::object();
-  backbone = make_backbone(config.backbone, &inputs["weights"], config.precision);
+  backbone = make_backbone(config.backbone, &inputs["weights"]);
   backbone->to(device);
-  const Recorder recorder = config.backbone.graphs ? graph_recorder(device) : Recorder();
-  if (const auto vit = std::dynamic_pointer_cast<VisionTransformerImpl>(backbone)) {
-    vit->record_passes(recorder);
-  }
   backbone->eval();  // a network that trains switches for itself
   const QueryBackboneConfig& query = config.efficiency.query_backbone;
   VisionTransformer query_backbone{nullptr};
@@ -116,9 +109,8 @@ Learner::Learner(const Config& config, const Stream& stream, const Dataset& trai
     small.name = query.name;
     small.weights = query.weights;
     small.image_size = backbone->image_size();
-    query_backbone = make_vit(small, &inputs["query_weights"], config.precision);
+    query_backbone = make_vit(small, &inputs["query_weights"]);
     query_backbone->to(device);
-    query_backbone->record_passes(recorder);
     query_parameters_ = query_backbone->parameters();
   }
   efficiency =
@@ -132,6 +124,13 @@ Learner::Learner(const Config& config, const Stream& stream, const Dataset& trai
           .at(config.method.name)
           .value.make({config.method, backbone, *efficiency, *images, stream.num_classes(),
                        static_cast<int64_t>(stream.tasks.size()), config.seed, device, folder});
+  // Not before the method has said what of the backbone it trains (ConvPrompt: the norms).
+  const auto prepare = [&](VisionTransformerImpl& vit) {
+    if (config.precision == "bf16") vit.multiply_in_bf16();
+    if (config.backbone.graphs) vit.record_passes(graph_recorder(device));
+  };
+  if (const auto vit = std::dynamic_pointer_cast<VisionTransformerImpl>(backbone)) prepare(*vit);
+  if (!query_backbone.is_empty()) prepare(*query_backbone);
 }
 
 void Learner::join(std::shared_ptr<World> processes, const Config& config) {

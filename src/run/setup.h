@@ -19,11 +19,9 @@ Config read_experiment(const std::string& path, const std::vector<std::string>& 
 /// The second half alone, for a Config that was not read from a file.
 void resolve_sections(Config& config);
 
-/// A backbone of that name with its weights, frozen but for what `config.trainable` says; a ViT
-/// multiplies in `precision`, fp32 or bf16. `inputs` receives {"path","sha256","bytes"}.
-std::shared_ptr<Backbone> make_backbone(const BackboneConfig& config, Json* inputs,
-                                        const std::string& precision = "fp32");
-VisionTransformer make_vit(const BackboneConfig& config, Json* inputs,
-                           const std::string& precision = "fp32");
+/// A backbone of that name with its weights, frozen but for what `config.trainable` says, in fp32.
+/// `inputs` receives {"path","sha256","bytes"}.
+std::shared_ptr<Backbone> make_backbone(const BackboneConfig& config, Json* inputs);
+VisionTransformer make_vit(const BackboneConfig& config, Json* inputs);
 
 }  // namespace rep
