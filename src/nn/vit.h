@@ -90,11 +90,13 @@ struct VisionTransformerImpl : Backbone {
   int64_t depth() const override { return options.depth; }
   void train_last_blocks(int64_t blocks) override;
   /// The share, 0 to 1, of the inside of a frozen MLP that is made again for the backward pass
-  /// instead of kept: all of it is about half of what a step holds, and a tenth of its time.
+  /// instead of kept: all of it is a third of what a step holds, and a tenth more of its time or
+  /// two.
   void recompute_mlps(double share);
   /// Converts the blocks' linear layers, all frozen, to bf16, with the weights and biases of norms
-  /// that do not train (by now: a method may train them) folded in: products run in it, everything else stays in fp32. Half the memory for weights;
-  /// fast only where the processor multiplies bf16.
+  /// that do not train (by now: a method may train them) folded in: products run in it, everything
+  /// else stays in fp32. Half the memory for weights; fast only where the processor multiplies
+  /// bf16.
   void multiply_in_bf16();
   /// From now on, and for weights as and where they are now, passes of the frozen ViT whose shapes
   /// repeat are recorded; nothing changes where the recorder is empty.
