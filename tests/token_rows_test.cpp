@@ -90,11 +90,13 @@ TEST_P(TokenRowsTest, HasTheGeluOfTheNormalDistribution) {
   to_gelu_gradient(values, slope);
   EXPECT_LT(furthest(slope, in.grad()), 2e-6);
 
-  // In bf16 to the nearest or beside it, 2^-8 of the number, also where a GELU is nearly 0.
+  // In bf16 to the nearest or beside it, 2^-8 of the number, also where a GELU is nearly 0. LibTorch's,
+  // taken for rows that fill no lanes, adds erf to 1 in fp32 first, which half of x then multiplies.
+  const double near_zero = D % 16 == 0 ? 2e-7 : 1e-6;
   const Tensor half = values.to(torch::kBFloat16), exact_half = exact(half).requires_grad_(true);
   const Tensor expected_half = torch::gelu(exact_half);
   const Tensor off = (exact(gelu_of(half)) - expected_half).abs();
-  EXPECT_LT((off - expected_half.abs() / 256).max().item<double>(), 2e-7);
+  EXPECT_LT((off - expected_half.abs() / 256).max().item<double>(), near_zero);
   expected_half.sum().backward();
   slope = torch::ones_like(half);
   to_gelu_gradient(half, slope);
