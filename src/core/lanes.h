@@ -55,26 +55,23 @@ __attribute__((target("arch=x86-64-v3"))) void on_eight_lanes(const Kernel& kern
 }
 #endif
 
-/// Whether this processor has the registers of SixteenLanes.
-inline bool has_sixteen_lanes() {
-#ifdef REP_X86_GENERATIONS
-  static const bool has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  return has;
-#else
-  return false;
-#endif
-}
+/// What this processor's vector instructions are good for, each for what stands before it, too.
+enum class Vectors {
+  kNothing,  // x86 without AVX2: products of lanes are several times slower than a BLAS library's
+  kEight,
+  kSixteen,
+  kPairs,  // products of pairs of bf16
+};
+/// The processor's, held to what oneDNN's variable ONEDNN_MAX_CPU_ISA leaves: AVX and SSE41
+/// nothing, AVX2 eight lanes, AVX512_CORE sixteen, AVX512_CORE_BF16 pairs.
+Vectors vectors();
 
-/// Whether this processor multiplies pairs of bf16, as on_pairs needs it.
-inline bool pairs_are_fast() {
-#ifdef REP_X86_GENERATIONS
-  static const bool fast = has_sixteen_lanes() && __builtin_cpu_supports("avx512bf16");
-  return fast;
-#else
-  return false;
-#endif
+inline bool at_least(Vectors least) {
+  static const Vectors all = vectors();
+  return all >= least;
 }
+inline bool lanes_are_fast() { return at_least(Vectors::kEight); }
+inline bool pairs_are_fast() { return at_least(Vectors::kPairs); }
 
 /// Calls kernel(SixteenPairs{}), like on_widest_lanes. Needs pairs_are_fast().
 template <class Kernel>
@@ -89,7 +86,7 @@ void on_pairs([[maybe_unused]] const Kernel& kernel) {
 template <class Kernel>
 void on_widest_lanes(const Kernel& kernel) {
 #ifdef REP_X86_GENERATIONS
-  has_sixteen_lanes() ? on_sixteen_lanes(kernel) : on_eight_lanes(kernel);
+  at_least(Vectors::kSixteen) ? on_sixteen_lanes(kernel) : on_eight_lanes(kernel);
 #else
   kernel(EightLanes{});
 #endif
@@ -236,16 +233,6 @@ REP_INLINE void add_product(typename L::Floats& sums, const typename L::Floats& 
   } else {
     sums += words * word;
   }
-}
-
-/// False on an x86 processor without AVX2, where products of lanes are several times slower than a
-/// BLAS library's.
-inline bool lanes_are_fast() {
-#if defined(__x86_64__)
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-  return true;
-#endif
 }
 
 }  // namespace rep

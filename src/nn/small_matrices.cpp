@@ -26,10 +26,15 @@ struct Tile {
     Floats sums[kRows][kVectors] = {};
     const float* entries = a.at;
     for (int64_t p = 0; p < k; ++p, panels += kPanel, entries += a.column) {
+      Floats b[kVectors];
       for (int64_t v = 0; v < kVectors; ++v) {
         const int64_t column = v * kWidth;
-        const Floats b = lanes<L>(panels + column / kPanel * k * kPanel + column % kPanel);
-        for (int64_t i = 0; i < kRows; ++i) add_product<L>(sums[i][v], b, entries[i * a.row]);
+        b[v] = lanes<L>(panels + column / kPanel * k * kPanel + column % kPanel);
+      }
+      // Row by row: eight lanes have 16 registers, 12 for sums and 2 for b, which leaves one entry.
+      for (int64_t i = 0; i < kRows; ++i) {
+        const float entry = entries[i * a.row];
+        for (int64_t v = 0; v < kVectors; ++v) add_product<L>(sums[i][v], b[v], entry);
       }
     }
     for (int64_t i = 0; i < kRows; ++i, c += c_row) {

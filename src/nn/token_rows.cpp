@@ -137,6 +137,10 @@ bool fits_lanes(const torch::Tensor& t) {
          t.size(-1) % kMostLanes == 0;
 }
 
+// Of bf16 on the CPU: LibTorch's operations on it take what this program may have been told not to
+// (core/lanes.h). On a GPU they widen by themselves.
+torch::Tensor as_floats(const torch::Tensor& t) { return t.is_cpu() ? t.to(torch::kFloat) : t; }
+
 // Calls work(first, count) for the rows of t in parts, on all threads.
 template <class Work>
 void for_rows(const torch::Tensor& t, const Work& work) {
@@ -245,7 +249,7 @@ torch::Tensor norm_gradient(const torch::Tensor& dy, const NormMemory& memory, c
 }
 
 torch::Tensor gelu_of(const torch::Tensor& x) {
-  if (!fits_lanes(x)) return torch::gelu(x);
+  if (!fits_lanes(x)) return torch::gelu(as_floats(x)).to(x.scalar_type());
   const torch::Tensor y = torch::empty_like(x);
   const int64_t D = x.size(-1);
   with_data(x, [&](auto* from) {
@@ -261,7 +265,7 @@ torch::Tensor gelu_of(const torch::Tensor& x) {
 
 void to_gelu_gradient(const torch::Tensor& x, torch::Tensor& g) {
   if (!fits_lanes(x) || !fits_lanes(g)) {
-    g = torch::gelu_backward(g, x);
+    g = torch::gelu_backward(as_floats(g), as_floats(x)).to(g.scalar_type());
     return;
   }
   const int64_t D = x.size(-1);

@@ -9,6 +9,8 @@
 #include "tensor/meter.h"
 #endif
 
+#include "core/lanes.h"
+
 namespace rep {
 
 namespace {
@@ -22,10 +24,9 @@ dnnl::memory::data_type type_of(const torch::Tensor& t) {
 
 // A matrix on the CPU, of fp32 or bf16, in which rows or columns are contiguous.
 bool fits_onednn(const torch::Tensor& t) {
-  static const bool has_bf16 = __builtin_cpu_supports("avx512bf16");
   const auto type = t.scalar_type();
   if (!t.is_cpu() || t.numel() == 0) return false;
-  if (type != torch::kFloat && !(type == torch::kBFloat16 && has_bf16)) return false;
+  if (type != torch::kFloat && !(type == torch::kBFloat16 && pairs_are_fast())) return false;
   return (t.stride(1) == 1 && t.stride(0) >= t.size(1)) ||
          (t.stride(0) == 1 && t.stride(1) >= t.size(0));
 }
@@ -99,10 +100,21 @@ void run(const torch::Tensor& out, const torch::Tensor& a, const torch::Tensor& 
 
 #endif
 
+// A processor that does not multiply bf16 multiplies floats, LibTorch's loops over bf16 being many
+// times slower.
+bool widens(const torch::Tensor& a) {
+  return a.is_cpu() && a.scalar_type() == torch::kBFloat16 && !pairs_are_fast();
+}
+
 }  // namespace
 
 torch::Tensor product(const torch::Tensor& a, const torch::Tensor& b, torch::ScalarType type,
                       const torch::Tensor& bias) {
+  if (widens(a)) {
+    return product(a.to(torch::kFloat), b.to(torch::kFloat), torch::kFloat,
+                   bias.defined() ? bias.to(torch::kFloat) : bias)
+        .to(type);
+  }
 #ifdef REP_ONEDNN
   if (fits_onednn(a) && fits_onednn(b)) {
     const torch::Tensor out = torch::empty({a.size(0), b.size(1)}, a.options().dtype(type));
@@ -115,6 +127,7 @@ torch::Tensor product(const torch::Tensor& a, const torch::Tensor& b, torch::Sca
 }
 
 void add_product(const torch::Tensor& sum, const torch::Tensor& a, const torch::Tensor& b) {
+  if (widens(a)) return add_product(sum, a.to(torch::kFloat), b.to(torch::kFloat));
 #ifdef REP_ONEDNN
   if (fits_onednn(a) && fits_onednn(b)) return run(sum, a, b, {}, /*add=*/true);
 #endif
