@@ -1,8 +1,13 @@
 // Every registered method, whatever it is, keeps the promises of methods/method.h. A new method is
 // covered by being registered.
 #include <gtest/gtest.h>
+#include <torch/version.h>
+
+#include <algorithm>
+#include <cmath>
 
 #include "methods/method.h"
+#include "other_device.h"
 #include "tensor/optimizer.h"
 #include "tensor/torch.h"
 
@@ -64,7 +69,9 @@ Batch make_batch(const Dataset& data, const std::vector<Sample>& samples) {
 
 // A method on a small random ViT, everything drawn from one seed.
 struct Subject {
-  explicit Subject(const std::string& name) : section{name, YAML::Node(), "test", {}} {
+  explicit Subject(const std::string& name, torch::Device device_ = torch::kCPU,
+                   EfficiencyConfig wish_ = {})
+      : device(device_), wish(std::move(wish_)), section{name, YAML::Node(), "test", {}} {
     section.node["name"] = name;
     try {
       make("none");
@@ -76,15 +83,20 @@ struct Subject {
     torch::manual_seed(5);
     backbone = VisionTransformer(vit_options("vit_nano"));
     backbone->train_last_blocks(trainable == "all" ? backbone->options.depth : 0);
-    efficiency = std::make_unique<Efficiency>(EfficiencyConfig{}, backbone.ptr(),
-                                              VisionTransformer{nullptr}, 5);
+    backbone->to(device);
+    VisionTransformer query{nullptr};
+    if (wish.token_merging.kind != "none") {  // a narrower one, whose queries are projected
+      query = VisionTransformer(VitOptions{kSize, 4, 48, 2, 3});
+      query->train_last_blocks(0);
+      query->to(device);
+    }
+    efficiency = std::make_unique<Efficiency>(wish, backbone.ptr(), query, 5);
     const Transform view("none", kSize, {}, true);
-    images = std::make_unique<TaskImages>(data, view, view, TaskImages::Options{},
-                                          torch::Device(torch::kCPU));
+    images = std::make_unique<TaskImages>(data, view, view, TaskImages::Options{}, device);
     method = Registry<MethodKind>::get()
                  .at(section.name)
                  .value.make({section, backbone.ptr(), *efficiency, *images, kClasses, kTasks, 5,
-                              torch::Device(torch::kCPU), ""});
+                              device, ""});
   }
   // What the loop does with a task, one batch being all that the method trains on; the losses.
   void begin(const Task& task) {
@@ -99,17 +111,23 @@ struct Subject {
     optimizer = std::make_unique<Optimizer>(config, method->parameters(), method->lr_factors());
     if (learns_by_steps()) {
       const TrainingSet set = method->training_set(data, task);
-      batch = make_batch(*set.data, set.samples);
+      batch = on_device(make_batch(*set.data, set.samples));
     }
+  }
+  // What the loader does; positions stay on the CPU.
+  Batch on_device(const Batch& b) const {
+    return {b.images.to(device), b.labels.to(device), b.indices};
   }
   bool learns_by_steps() const { return !optimizer->parameters().empty(); }
   double step() {
     optimizer->zero_grad();
+    const int64_t reads = reads_of_other_device();
     const torch::Tensor loss = method->loss(batch);
     loss.backward();
     method->after_backward();
     optimizer->step();
     method->after_step();
+    waits += reads_of_other_device() - reads;
     return loss.item<double>();
   }
   std::vector<double> train(int64_t steps) {
@@ -126,9 +144,12 @@ struct Subject {
   }
   torch::Tensor predict(int64_t task = 0) {
     torch::NoGradGuard no_grad;
-    return method->predict(make_batch(data, make_task(task).test)).clone();
+    return method->predict(on_device(make_batch(data, make_task(task).test))).clone();
   }
 
+  const torch::Device device;
+  EfficiencyConfig wish;
+  int64_t waits = 0;  // for the device, within steps
   WrittenClasses data;
   Section section;
   VisionTransformer backbone{nullptr};
@@ -185,6 +206,45 @@ TEST_P(EveryMethod, GivesTheSameNumbersForTheSameSeed) {
   Subject a(GetParam()), b(GetParam());
   EXPECT_EQ(a.learn(0, 3), b.learn(0, 3));
   EXPECT_TRUE(a.predict().equal(b.predict()));
+}
+
+// On a GPU; here on a device that refuses the CPU's tensors, and counts what would wait for it.
+// Losses are those of the CPU but for rounding: it takes LibTorch's operations where the CPU has
+// fused ones.
+void expect_the_same_on_another_device(const std::string& name, const EfficiencyConfig& wish) {
+  if (TORCH_VERSION_MAJOR >= 2) GTEST_SKIP() << "LibTorch 2.x lets no device of our own train";
+  Subject here(name, torch::kCPU, wish), there(name, other_device(), wish);
+  const bool sways = name == "generative_replay";  // rounding grows in its generator's training
+  for (int64_t task = 0; task < 2; ++task) {
+    const auto expected = here.learn(task, 3), losses = there.learn(task, 3);
+    ASSERT_EQ(losses.size(), expected.size());
+    for (size_t i = 0; i < losses.size() && !(sways && task > 0); ++i) {
+      EXPECT_NEAR(losses[i], expected[i], 1e-3 * std::max(1.0, std::abs(expected[i]))) << i;
+    }
+  }
+  const torch::Tensor logits = there.predict(0), expected = here.predict(0);
+  EXPECT_EQ(logits.device(), other_device());
+  EXPECT_TRUE(sways || logits.cpu().narrow(1, 0, 4).allclose(expected.narrow(1, 0, 4), 1e-2, 1e-2))
+      << logits.cpu() << expected;
+  // torch::one_hot looks at its numbers, but on a GPU.
+  if (name != "icarl" && !sways) {
+    EXPECT_EQ(there.waits, 0);
+  }
+}
+
+TEST_P(EveryMethod, LearnsTheSameOnAnotherDevice) {
+  expect_the_same_on_another_device(GetParam(), {});
+}
+
+TEST(RepTest, LearnsTheSameOnAnotherDevice) {
+  EfficiencyConfig rep;
+  rep.token_merging.kind = "atom";
+  rep.token_merging.proportional_attention = true;
+  rep.layer_dropping.kind = "ald";
+  for (const char* name : {"l2p", "dualprompt", "coda_prompt", "hide_prompt", "convprompt"}) {
+    SCOPED_TRACE(name);
+    expect_the_same_on_another_device(name, rep);
+  }
 }
 
 TEST_P(EveryMethod, StillScoresPastClassesAfterALaterTask) {

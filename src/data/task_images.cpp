@@ -43,28 +43,32 @@ TaskImages::TaskImages(const Dataset& train, Transform train_view, Transform tes
       test_view_(test_view),
       options_(options),
       device_(device),
-      mine_(static_cast<size_t>(train.size()), false) {}
+      labels_(static_cast<size_t>(train.size()), -1) {}
 
 void TaskImages::set_task(const Task& task) {
-  mine_.assign(mine_.size(), false);
-  for (const Sample& sample : task.train) mine_[static_cast<size_t>(sample.index)] = true;
+  labels_.assign(labels_.size(), -1);
+  for (const Sample& sample : task.train) {
+    labels_[static_cast<size_t>(sample.index)] = sample.label;
+  }
 }
 
-Image TaskImages::image(int64_t index) const {
-  if (!mine_.at(static_cast<size_t>(index))) {
+int64_t TaskImages::label(int64_t index) const {
+  const int64_t label = labels_.at(static_cast<size_t>(index));
+  if (label < 0) {
     throw std::logic_error("a method asked for training image " + std::to_string(index) +
                            ", which is not of the task in hand");
   }
+  return label;
+}
+
+Image TaskImages::image(int64_t index) const {
+  label(index);  // of the task in hand, or none
   return train_.image(index);
 }
 
 void TaskImages::each_batch(const std::vector<Sample>& samples,
                             const std::function<void(const Batch&)>& visit) const {
-  for (const Sample& sample : samples) {
-    if (!mine_.at(static_cast<size_t>(sample.index))) {
-      throw std::logic_error("a method asked for images that are not of the task in hand");
-    }
-  }
+  for (const Sample& sample : samples) label(sample.index);  // of the task in hand, all of them
   if (samples.empty()) return;
   Loader::Options options;
   options.batch_size = options_.batch_size;

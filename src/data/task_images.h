@@ -39,6 +39,8 @@ class TaskImages {
   int64_t size() const { return train_.size(); }
   /// An image as stored.
   Image image(int64_t index) const;
+  /// Its label in the stream.
+  int64_t label(int64_t index) const;
   /// `visit`s the samples in their order, a batch at a time, in the fixed view.
   void each_batch(const std::vector<Sample>& samples,
                   const std::function<void(const Batch&)>& visit) const;
@@ -69,7 +71,7 @@ class TaskImages {
   Transform train_view_, test_view_;
   Options options_;
   torch::Device device_;
-  std::vector<bool> mine_;                // [train_.size()]: of the task in hand
+  std::vector<int64_t> labels_;           // [train_.size()]; -1: not of the task in hand
   int64_t per_class_ = 0, at_least_ = 0;  // of a rehearsal; 0: all
   std::function<Spent()> meter_;
   mutable Spent unvisited_;

@@ -29,10 +29,10 @@ void ReplayMethod::store(const Batch& current, const torch::Tensor& notes) {
 }
 
 void ReplayMethod::after_step() {
-  const torch::Tensor labels = fresh_.labels.cpu();
+  // The batch's own labels lie on the device, which would have to be waited for.
   for (int64_t i = 0; i < fresh_.size() && to_store_ > 0; ++i, --to_store_) {
     const int64_t index = fresh_.indices[i].item<int64_t>();
-    buffer_.offer(labels[i].item<int64_t>(), index, notes_.defined() ? notes_[i] : torch::Tensor(),
+    buffer_.offer(images_.label(index), index, notes_.defined() ? notes_[i] : torch::Tensor(),
                   [&] { return images_.image(index); });
   }
   fresh_ = {};
