@@ -5,10 +5,14 @@
 #include <torch/library.h>
 #include <torch/version.h>
 
+#include <array>
 #include <atomic>
-#include <functional>
 #include <map>
 #include <set>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
 
 namespace rep {
 
@@ -53,6 +57,25 @@ bool may_mix(const std::string& name) {
   return names.count(name) > 0;
 }
 
+// Puts change(t) for every tensor of an argument or a result.
+template <class Change>
+void change_tensors(c10::IValue& value, const Change& change) {
+  if (value.isTensor()) {
+    value = change(value.toTensor());
+  } else if (value.isTensorList()) {
+    c10::List<Tensor> list;
+    for (const Tensor& t : value.toTensorVector()) list.push_back(change(t));
+    value = list;
+  } else if (value.isList() && value.type()->str().find("Tensor") != std::string::npos) {
+    c10::List<c10::optional<Tensor>> list;
+    for (const c10::IValue& item : value.toListRef()) {
+      list.push_back(item.isNone() ? c10::optional<Tensor>()
+                                   : c10::optional<Tensor>(change(item.toTensor())));
+    }
+    value = list;
+  }
+}
+
 // Runs any operation on the CPU, with its arguments' memory.
 [[maybe_unused]] void on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const auto& schema = op.schema();
@@ -76,23 +99,8 @@ bool may_mix(const std::string& name) {
     return mine;
   };
   for (size_t i = first; i < stack->size(); ++i) {
-    c10::IValue& value = (*stack)[i];
-    if (value.isTensor()) {
-      value = lend(value.toTensor());
-    } else if (value.isTensorList()) {
-      c10::List<Tensor> list;
-      for (const Tensor& t : value.toTensorVector()) list.push_back(lend(t));
-      value = list;
-    } else if (value.isList() && value.type()->str().find("Tensor") != std::string::npos) {
-      c10::List<c10::optional<Tensor>> list;
-      for (const c10::IValue& item : value.toListRef()) {
-        list.push_back(item.isNone() ? c10::optional<Tensor>()
-                                     : c10::optional<Tensor>(lend(item.toTensor())));
-      }
-      value = list;
-    } else if (value.isDevice()) {
-      value = c10::Device(torch::kCPU);
-    }
+    change_tensors((*stack)[i], lend);
+    if ((*stack)[i].isDevice()) (*stack)[i] = c10::Device(torch::kCPU);
   }
   op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
   // An `out` may have grown.
@@ -113,14 +121,7 @@ bool may_mix(const std::string& name) {
     return found != lent.end() ? found->second.second : there(t);
   };
   for (size_t i = stack->size() - schema.returns().size(); i < stack->size(); ++i) {
-    c10::IValue& value = (*stack)[i];
-    if (value.isTensor()) {
-      value = give_back(value.toTensor());
-    } else if (value.isTensorList()) {
-      c10::List<Tensor> list;
-      for (const Tensor& t : value.toTensorVector()) list.push_back(give_back(t));
-      value = list;
-    }
+    change_tensors((*stack)[i], give_back);
   }
 }
 

@@ -37,8 +37,8 @@ double seconds_of(const torch::Device& device, const std::function<void()>& work
 }
 
 // FLOP a second of square matrix products that are large enough to show the machine's best, by the
-// better of the libraries at hand. LibTorch's loops over bf16 on a processor that does not multiply
-// it are out of the question, and would take minutes.
+// better of the libraries at hand. On a processor that does not multiply bf16 LibTorch has no
+// kernels for it.
 double matmul_rate(const torch::Device& device, torch::ScalarType type, int64_t side) {
   const torch::Tensor a = torch::rand({side, side}, device).to(type);
   const torch::Tensor b = torch::rand({side, side}, device).to(type);

@@ -100,8 +100,7 @@ void run(const torch::Tensor& out, const torch::Tensor& a, const torch::Tensor& 
 
 #endif
 
-// A processor that does not multiply bf16 multiplies floats, LibTorch's loops over bf16 being many
-// times slower.
+// A processor that does not multiply bf16 multiplies floats, for which the libraries have kernels.
 bool widens(const torch::Tensor& a) {
   return a.is_cpu() && a.scalar_type() == torch::kBFloat16 && !pairs_are_fast();
 }
