@@ -33,6 +33,8 @@ endif()
 # LibTorch hold a oneDNN of their own, of another version under the same names: then its products are LibTorch's.
 set(ONEDNN "")
 if(Torch_VERSION VERSION_LESS 2 AND CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
-  find_package(dnnl 2 REQUIRED)
-  set(ONEDNN DNNL::dnnl)
+  # By its files: Debian's dnnl-config.cmake demands OpenCL's headers, which libdnnl-dev does not bring.
+  find_path(ONEDNN_INCLUDE_DIR dnnl.hpp REQUIRED)
+  find_library(ONEDNN_LIBRARY dnnl REQUIRED)
+  set(ONEDNN ${ONEDNN_LIBRARY})
 endif()

@@ -47,6 +47,42 @@ bool run_and_kill(const std::string& config, const std::string& output, double s
   return exit_status(status) == 128 + SIGKILL;
 }
 
+// Kills the run in `output` as soon as it has written another checkpoint; false when it ends first.
+bool kill_at_next_checkpoint(const std::string& config, const std::string& output) {
+  const std::string checkpoint = output + "/checkpoint/state.safetensors";
+  // A checkpoint takes the place of the one before as another file.
+  const auto written = [&] {
+    std::error_code none_yet;
+    return std::filesystem::last_write_time(checkpoint, none_yet);
+  };
+  const auto before = written();
+  const pid_t child = start_run(config, output);
+  int status = 0;
+  while (written() == before) {
+    if (waitpid(child, &status, WNOHANG) == child) return false;
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
+  }
+  kill(child, SIGKILL);
+  waitpid(child, &status, 0);
+  return exit_status(status) == 128 + SIGKILL;
+}
+
+// Joint training has no steps before its last task: what a checkpoint takes is its tasks' peak.
+TEST(Kills, AfterACheckpointChangeNoResult) {
+  const std::string folder = fresh_folder("kills_at_checkpoints");
+  const std::string config = write_text(folder + "/c.yaml", experiment_of("joint"));
+  const std::string killed = folder + "/killed";
+  const Finished straight = rep_command("run " + config + " -q --output " + folder + "/straight");
+  ASSERT_EQ(straight.exit_code, 0) << straight.output;
+  for (int i = 0; i < 5; ++i) {  // two checkpoints a task, then one a step
+    ASSERT_TRUE(kill_at_next_checkpoint(config, killed)) << "kill " << i;
+  }
+  const Finished last = rep_command("run " + config + " -q --resume --output " + killed);
+  ASSERT_EQ(last.exit_code, 0) << last.output;
+  EXPECT_EQ(comparable(read_json(killed + "/result.json")).dump(1),
+            comparable(read_json(folder + "/straight/result.json")).dump(1));
+}
+
 TEST(Kills, AtRandomMomentsChangeNoResult) {
   const int64_t wanted = number_from("REP_KILLS", 9);
   const auto seed = static_cast<uint64_t>(

@@ -60,16 +60,18 @@ RunFolder::RunFolder(std::string path, bool resume, const Config& config, bool w
 void RunFolder::everything(State& s, Learner& learner, Position& position, Result& result) {
   s("metrics_bytes", metrics_bytes_);
   s.scope("position", [&](State& inner) { position.state(inner); });
-  s.scope("result", [&](State& inner) { result.state(inner); });
   s.scope("learner", [&](State& inner) { learner.state(inner); });
   s.scope("efficiency", [&](State& inner) { learner.efficiency->bookkeeping(inner); });
-  torch::Tensor rng = rng_state(torch::kCPU);
-  s("rng.cpu", rng);
-  if (s.loading()) set_rng_state(torch::kCPU, rng);
-  if (!learner.device.is_cuda()) return;
-  torch::Tensor cuda_rng = rng_state(learner.device);
-  s("rng.cuda", cuda_rng);
-  if (s.loading()) set_rng_state(learner.device, cuda_rng);
+  const auto rng = [&](const std::string& name, const torch::Device& device) {
+    torch::Tensor state = rng_state(device);
+    s(name, state);
+    if (s.loading()) set_rng_state(device, state);
+  };
+  rng("rng.cpu", torch::kCPU);
+  if (learner.device.is_cuda()) rng("rng.cuda", learner.device);
+  // Last, with what collecting the rest took: a run that goes on from here does not take it again.
+  if (!s.loading()) book(result);
+  s.scope("result", [&](State& inner) { result.state(inner); });
 }
 
 bool RunFolder::restore(Learner& learner, Position& position, Result& result) {
@@ -113,13 +115,12 @@ void RunFolder::book(Result& result) {
 }
 
 void RunFolder::save(Learner& learner, Position& position, Result& result, Optimizer* optimizer) {
-  book(result);
-  if (!writes_) return;
+  if (!writes_) return book(result);
   State state;
   state("config", config_);
   state("inputs", learner.inputs);
-  everything(state, learner, position, result);
   if (optimizer) state.scope("optimizer", [&](State& inner) { optimizer->state(inner); });
+  everything(state, learner, position, result);
   write_checkpoint(checkpoint_path(), state);
   last_save_ = std::chrono::steady_clock::now();
 }
