@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -15,6 +14,7 @@
 #include <optional>
 #include <sstream>
 
+#include "core/numbers.h"
 #include "core/suggest.h"
 
 namespace rep {
@@ -33,11 +33,7 @@ std::string line_of(const fs::path& path) {
 }
 
 std::optional<uint64_t> number_in(const fs::path& path) {
-  const std::string text = line_of(path);
-  uint64_t value = 0;
-  const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || rest != text.data() + text.size()) return std::nullopt;
-  return value;
+  return parse_number<uint64_t>(line_of(path));
 }
 
 /// Entries of a folder, in order of name; empty when there is none.
@@ -248,11 +244,9 @@ Found find_nvml(const std::string& library) {
   };
   if (const auto visible = visible_devices()) {
     for (const std::string& item : *visible) {
-      unsigned index = 0;
-      const auto [rest, error] = std::from_chars(item.data(), item.data() + item.size(), index);
-      const bool number = error == std::errc() && rest == item.data() + item.size();
-      const auto find = [&, index = index](Device* device) {
-        return number ? by_index(index, device) : by_uuid(item.c_str(), device);
+      const auto index = parse_number<unsigned>(item);
+      const auto find = [&](Device* device) {
+        return index ? by_index(*index, device) : by_uuid(item.c_str(), device);
       };
       if (!add(find)) break;
     }

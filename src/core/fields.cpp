@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cctype>
-#include <charconv>
 #include <cmath>
 #include <sstream>
 
 #include "core/error.h"
+#include "core/numbers.h"
 #include "core/suggest.h"
 
 namespace rep {
@@ -37,14 +37,12 @@ std::string lower_case(std::string text) {
   return text;
 }
 
-/// The whole text as a number of that type, or a complaint: locale-free, no blanks, hex or rest.
 template <class T>
-bool parse_number(const YAML::Node& node, T& value) {
+bool read_number(const YAML::Node& node, T& value) {
   if (!node.IsScalar()) return false;
-  const std::string& text = node.Scalar();
-  const char* end = text.data() + text.size();
-  const auto [rest, error] = std::from_chars(text.data(), end, value);
-  return error == std::errc() && rest == end;
+  const auto number = parse_number<T>(node.Scalar());
+  if (number) value = *number;
+  return number.has_value();
 }
 
 /// {name: word}, which `word` alone stands for.
@@ -99,13 +97,13 @@ void FieldReader::read(const YAML::Node& node, const std::string& key, bool& val
 }
 
 void FieldReader::read(const YAML::Node& node, const std::string& key, int64_t& value) const {
-  if (!parse_number(node, value)) {
+  if (!read_number(node, value)) {
     fail(node, dotted(key), "expected a whole number (64 bits), got " + describe(node));
   }
 }
 
 void FieldReader::read(const YAML::Node& node, const std::string& key, double& value) const {
-  if (!parse_number(node, value) || !std::isfinite(value)) {
+  if (!read_number(node, value) || !std::isfinite(value)) {
     fail(node, dotted(key), "expected a number, got " + describe(node));
   }
 }

@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <cctype>
-#include <charconv>
 #include <filesystem>
 #include <sstream>
 
 #include "core/error.h"
 #include "core/files.h"
 #include "core/hash.h"
+#include "core/numbers.h"
 
 namespace rep {
 namespace {
@@ -165,14 +165,14 @@ std::vector<ImageFile> read_image_list(const std::string& path, int64_t num_clas
     if (line.empty()) continue;
     const size_t space = line.rfind(' ');
     ImageFile file;
-    const char* const end = line.data() + line.size();
-    const char* const digits = space == std::string::npos ? end : line.data() + space + 1;
-    const auto [stop, error] = std::from_chars(digits, end, file.label);
-    if (space == 0 || error != std::errc() || stop != end || file.label < 0 ||
-        file.label >= num_classes) {
+    const auto label = space == std::string::npos
+                           ? std::nullopt
+                           : parse_number<int64_t>(std::string_view(line).substr(space + 1));
+    if (space == 0 || !label || *label < 0 || *label >= num_classes) {
       throw Error(path + ":" + std::to_string(number) + ": '" + line.substr(0, 100) +
                   "' is not a path and a label from 0 to " + std::to_string(num_classes - 1));
     }
+    file.label = *label;
     file.path = line.substr(0, space);
     files.push_back(std::move(file));
   }

@@ -1,29 +1,19 @@
 #include "data/stream.h"
 
 #include <algorithm>
-#include <charconv>
 #include <filesystem>
-#include <optional>
 #include <sstream>
 #include <utility>
 #include <variant>
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/numbers.h"
 #include "core/random.h"
 #include "data/published_shuffles.h"
 
 namespace rep {
 namespace {
-
-/// The whole of `text` as a number; none when it is anything else.
-template <class T>
-std::optional<T> parse_number(const std::string& text) {
-  T value = 0;
-  const char* const end = text.data() + text.size();
-  const auto [stop, error] = std::from_chars(text.data(), end, value);
-  return error == std::errc() && stop == end ? std::optional<T>(value) : std::nullopt;
-}
 
 std::vector<int64_t> read_class_order(const std::string& path) {
   if (!std::filesystem::is_regular_file(path)) {

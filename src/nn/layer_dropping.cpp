@@ -6,9 +6,9 @@
 #include "nn/layer_dropping.h"
 
 #include <cmath>
-#include <stdexcept>
 
 #include "core/error.h"
+#include "core/numbers.h"
 #include "core/random.h"
 
 namespace rep {
@@ -19,12 +19,8 @@ double keep_ratio(double min_keep, double decay, double t) {
 
 double drop_threshold(const LayerDroppingConfig& config, const TokenMergingConfig& merging) {
   if (config.threshold == "auto") return 2.0 * static_cast<double>(merging.n);
-  try {
-    size_t used = 0;
-    const double value = std::stod(config.threshold, &used);
-    if (used == config.threshold.size() && value >= 0) return value;
-  } catch (const std::logic_error&) {
-  }
+  const auto tokens = parse_number<double>(config.threshold);
+  if (tokens && *tokens >= 0) return *tokens;
   throw Error("efficiency.layer_dropping.threshold: '" + config.threshold +
               "' must be 'auto' or a number of tokens, at least 0");
 }

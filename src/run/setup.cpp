@@ -1,9 +1,8 @@
 #include "run/setup.h"
 
-#include <regex>
-
 #include "core/bytes.h"
 #include "core/error.h"
+#include "core/numbers.h"
 #include "methods/method.h"
 #include "nn/layer_dropping.h"
 #include "nn/resnet.h"
@@ -32,9 +31,7 @@ ResNetOptions resnet_options(const BackboneConfig& config) {
 int64_t trainable_blocks(const BackboneConfig& config, int64_t depth) {
   if (config.trainable == "none") return 0;
   if (config.trainable == "all") return depth;
-  if (std::regex_match(config.trainable, std::regex("[0-9]{1,4}"))) {
-    return std::stoll(config.trainable);
-  }
+  if (const auto blocks = parse_number<uint16_t>(config.trainable)) return *blocks;
   throw Error("backbone.trainable: '" + config.trainable +
               "' must be none, all or a number of last blocks");
 }

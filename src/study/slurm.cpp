@@ -13,6 +13,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/json.h"
+#include "core/numbers.h"
 #include "core/suggest.h"
 #include "study/child_process.h"
 
@@ -105,9 +106,7 @@ std::vector<std::string> split(const std::string& line, char separator) {
   return parts;
 }
 
-bool is_number(const std::string& text) {
-  return !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
-}
+bool is_job_id(const std::string& text) { return parse_number<uint64_t>(text).has_value(); }
 
 std::string jobs_path(const std::string& output) { return output + "/slurm/jobs.json"; }
 
@@ -119,7 +118,7 @@ Json read_jobs(const std::string& output) {
   bool good = json.is_object() && json.contains("jobs") && json["jobs"].is_array();
   for (const Json& job : good ? json["jobs"] : Json::array()) {
     good = good && job.is_object() && job.contains("job") && job["job"].is_string() &&
-           is_number(job["job"].get<std::string>()) && job.contains("directories") &&
+           is_job_id(job["job"].get<std::string>()) && job.contains("directories") &&
            job["directories"].is_array();
     if (!good) break;
     for (const Json& directory : job["directories"]) good = good && directory.is_string();
@@ -247,7 +246,7 @@ std::string submit(const std::string& folder) {
   }
   const std::string job = first_line(answer.output);
   const std::string id = job.substr(0, job.find(';'));  // "ID;CLUSTER" where there are several
-  if (answer.exit_code == 0 && is_number(id)) return id;
+  if (answer.exit_code == 0 && is_job_id(id)) return id;
   throw Error("sbatch refused " + folder + "/sweep.sh: " + quoted(first_line(answer.errors)));
 }
 

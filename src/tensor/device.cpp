@@ -6,10 +6,11 @@
 
 #include <fstream>
 #include <mutex>
-#include <regex>
+#include <optional>
 #include <thread>
 
 #include "core/error.h"
+#include "core/numbers.h"
 #include "tensor/torch.h"
 
 namespace rep {
@@ -26,27 +27,34 @@ std::string cpu_name() {
   return "cpu";
 }
 
+// N of cuda:N.
+std::optional<uint16_t> cuda_index(const std::string& name) {
+  const std::string prefix = "cuda:";
+  if (name == "cuda") return 0;
+  if (name.rfind(prefix, 0) != 0) return std::nullopt;
+  return parse_number<uint16_t>(name.substr(prefix.size()));
+}
+
 }  // namespace
 
 torch::Device choose_device(const std::string& name) {
   const bool cuda = torch::cuda::is_available();
   if (name == "cpu" || (name == "auto" && !cuda)) return torch::Device(torch::kCPU);
   if (name == "auto") return torch::Device(torch::kCUDA, 0);
-  if (!std::regex_match(name, std::regex("cuda(:[0-9]{1,3})?"))) {
+  const auto index = cuda_index(name);
+  if (!index) {
     throw Error("device: '" + name + "' must be auto, cpu, cuda or cuda:N");
   }
   if (!cuda) {
     throw Error("device: '" + name +
                 "' was asked for, but this LibTorch sees no CUDA device; use device: cpu");
   }
-  const torch::Device device(name);
-  const int64_t index = device.has_index() ? device.index() : 0;
   const auto count = static_cast<int64_t>(torch::cuda::device_count());
-  if (index >= count) {
+  if (*index >= count) {
     throw Error("device: '" + name + "' is not there; this machine has " + std::to_string(count) +
                 " CUDA device(s), numbered from 0");
   }
-  return torch::Device(torch::kCUDA, static_cast<c10::DeviceIndex>(index));
+  return torch::Device(torch::kCUDA, static_cast<c10::DeviceIndex>(*index));
 }
 
 int64_t set_threads(int64_t threads, int64_t processes) {
