@@ -175,9 +175,19 @@ TEST(CommandLine, BenchMeasuresEveryPhaseInUnitsOfAPlainForward) {
   ASSERT_EQ(run.exit_code, 0) << run.output;
   const nlohmann::json result = nlohmann::json::parse(run.output);
   EXPECT_EQ(result["steps"], 4);
-  double phases = 0;
-  for (const auto& phase : result["phases"]) phases += phase.get<double>();
+  double phases = 0, least = 0;
+  for (const auto& [name, phase] : result["phases"].items()) {
+    const auto& seconds = result["phase_seconds"][name];
+    EXPECT_LE(seconds["min"], seconds["median"]) << name;
+    EXPECT_LE(seconds["median"], seconds["max"]) << name;
+    EXPECT_LE(phase.get<double>() * result["unit_seconds"].get<double>(),
+              seconds["max"].get<double>() * 1.000001)
+        << name;
+    phases += phase.get<double>();
+    least += seconds["min"].get<double>();
+  }
   EXPECT_GT(phases, 0);
+  EXPECT_LE(0.99 * least, result["step_seconds"]["min"].get<double>());
   for (const char* key : {"unit_seconds", "step_ratio", "eval_ratio", "matmul_fraction",
                           "peak_tensor_bytes", "peak_rss_bytes", "macs_per_step"}) {
     EXPECT_GT(result[key].get<double>(), 0) << key;

@@ -33,10 +33,14 @@ void print(const Json& result) {
   std::printf("%s, %lld steps\n", result["config"].get<std::string>().c_str(),
               static_cast<long long>(result["steps"].get<int64_t>()));
   line("a plain forward (the unit)", result["unit_seconds"], "s");
-  line("a step", result["step_seconds"]["median"], "s");
   line("a step", result["step_ratio"], "units");
-  for (const auto& [name, ratio] : result["phases"].items()) {
-    line(("  " + name).c_str(), ratio, "units");
+  const auto spread = [](const char* name, const Json& seconds) {
+    std::printf("  %-28s %10.3f s (%.3f to %.3f)\n", name, seconds["median"].get<double>(),
+                seconds["min"].get<double>(), seconds["max"].get<double>());
+  };
+  spread("a step, median", result["step_seconds"]);
+  for (const auto& [name, seconds] : result["phase_seconds"].items()) {
+    spread(("  " + name).c_str(), seconds);
   }
   line("testing an image", result["eval_ratio"], "units / batch");
   line("of the machine's matmul rate", 100 * result["matmul_fraction"].get<double>(), "%");

@@ -56,9 +56,14 @@ double matmul_rate(const torch::Device& device, torch::ScalarType type, int64_t 
 // What happens in the steps, phase by phase, and between them.
 struct Timing {
   std::vector<double> steps, units;
-  PhaseCost phases;
+  std::vector<PhaseCost> phases;  // of each step
   int64_t peak = 0;
 };
+
+Json spread(const std::vector<double>& seconds) {
+  const auto [least, most] = std::minmax_element(seconds.begin(), seconds.end());
+  return {{"median", median(seconds)}, {"min", *least}, {"max", *most}};
+}
 
 constexpr std::pair<const char*, Phase> kTrainPhases[]{{"data_wait", Phase::kDataWait},
                                                        {"select", Phase::kSelect},
@@ -113,7 +118,7 @@ Json bench(const Config& asked, int64_t steps, int64_t warmup, bool by_the_book)
         const PhaseCost cost = metered() - before;
         if (position.iteration > warmup) {
           timing.steps.push_back(seconds);
-          timing.phases += cost;
+          timing.phases.push_back(cost);
           timing.peak = std::max(timing.peak, peak_tensor_bytes());
         }
         if (is_fp32) timing.units.push_back(unit(*learner.backbone));
@@ -147,14 +152,21 @@ Json bench(const Config& asked, int64_t steps, int64_t warmup, bool by_the_book)
   }
   const double unit_seconds = median(timing.units), step = median(timing.steps);
   const auto count = static_cast<double>(timing.steps.size());
-  Json phases = Json::object(), macs = Json::object();
+  Json phases = Json::object(), phase_seconds = Json::object(), macs = Json::object();
   double step_macs = 0;
   for (const auto& [name, phase] : kTrainPhases) {
     const auto i = static_cast<size_t>(phase);
-    phases[name] = timing.phases.seconds[i] / count / unit_seconds;
-    const double each = static_cast<double>(timing.phases.macs[i]) / count;
-    macs[name] = each;
-    step_macs += each;
+    std::vector<double> seconds;
+    double all_seconds = 0, all_macs = 0;
+    for (const PhaseCost& cost : timing.phases) {
+      seconds.push_back(cost.seconds[i]);
+      all_seconds += cost.seconds[i];
+      all_macs += static_cast<double>(cost.macs[i]);
+    }
+    phases[name] = all_seconds / count / unit_seconds;
+    phase_seconds[name] = spread(seconds);
+    macs[name] = all_macs / count;
+    step_macs += all_macs / count;
   }
   const double fp32 = matmul_rate(device, torch::kFloat, device.is_cpu() ? 2048 : 8192);
   const double bf16 = matmul_rate(device, torch::kBFloat16, device.is_cpu() ? 1024 : 8192);
@@ -164,11 +176,9 @@ Json bench(const Config& asked, int64_t steps, int64_t warmup, bool by_the_book)
           {"steps", timing.steps.size()},
           {"unit_seconds", unit_seconds},
           {"step_ratio", step / unit_seconds},
-          {"step_seconds",
-           {{"median", step},
-            {"min", *std::min_element(timing.steps.begin(), timing.steps.end())},
-            {"max", *std::max_element(timing.steps.begin(), timing.steps.end())}}},
+          {"step_seconds", spread(timing.steps)},
           {"phases", phases},
+          {"phase_seconds", phase_seconds},
           {"eval_ratio", an_image / (unit_seconds / static_cast<double>(config.train.batch_size))},
           {"matmul_flops_per_second", {{"fp32", fp32}, {"bf16", bf16}}},
           {"matmul_fraction", 2 * step_macs / step / (is_fp32 ? fp32 : bf16)},
