@@ -9,14 +9,16 @@ cd "${1:-$(dirname "$0")/..}"
 # A folder, and what it may include besides itself; main.cpp stands above them all.
 readonly allowed='
 core
-tensor   core
-data     core
-nn       core tensor
-methods  core tensor data nn
-run      core tensor data nn methods
+formats  core
+tensor   core formats
+kernels  core tensor
+data     core tensor kernels
+nn       core formats tensor kernels
+methods  core tensor kernels data nn
+run      core formats tensor kernels data nn methods
 study    core
-cli      core tensor data nn methods run study
-main.cpp core tensor data nn methods run study cli
+cli      core formats tensor kernels data nn methods run study
+main.cpp core formats tensor data nn methods run study cli
 '
 # In data, where images become tensors, only loader, device_images and task_images know LibTorch.
 readonly without_torch='^src/(core|study)/'

@@ -1,6 +1,6 @@
 // The fused halves of a block against the same formulas written out in double precision, and what
 // they keep for the backward pass.
-#include "nn/attention.h"
+#include "kernels/attention.h"
 
 #include <gtest/gtest.h>
 
@@ -10,8 +10,8 @@
 #include <type_traits>
 #include <vector>
 
-#include "nn/mlp.h"
-#include "nn/small_matrices.h"
+#include "kernels/mlp.h"
+#include "kernels/small_matrices.h"
 #include "nn/vit.h"
 #include "tensor/meter.h"
 #include "tensor/torch.h"

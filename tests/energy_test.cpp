@@ -1,6 +1,6 @@
 // Joules against arithmetic by hand, from trees of files such as the kernel's sysfs shows.
 
-#include "core/energy.h"
+#include "tensor/energy.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>

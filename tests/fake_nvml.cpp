@@ -1,4 +1,4 @@
-// The part of NVML that core/energy.cpp calls, for a machine with three GPUs that are none.
+// The part of NVML that tensor/energy.cpp calls, for a machine with three GPUs that are none.
 #include <cstdio>
 #include <cstring>
 

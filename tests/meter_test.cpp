@@ -10,7 +10,7 @@
 #include <thread>
 
 #include "nn/vit.h"
-#include "tensor/products.h"
+#include "kernels/products.h"
 #include "tensor/torch.h"
 
 namespace rep {

@@ -1,4 +1,4 @@
-#include "tensor/npz.h"
+#include "formats/npz.h"
 
 #include "weight_files.h"
 

@@ -12,7 +12,7 @@
 #include "data/dataset.h"
 #include "nn/vit.h"
 #include "run/setup.h"
-#include "tensor/safetensors.h"
+#include "formats/safetensors.h"
 #include "tensor/torch.h"
 
 namespace rep {

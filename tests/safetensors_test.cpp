@@ -1,4 +1,4 @@
-#include "tensor/safetensors.h"
+#include "formats/safetensors.h"
 
 #include <cstring>
 

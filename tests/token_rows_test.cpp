@@ -1,13 +1,13 @@
 // What a frozen block does to every token by itself, and its large products, against the formulas
 // in double precision: in one pass on lanes, and in LibTorch's operations where lanes do not fit.
-#include "nn/token_rows.h"
+#include "kernels/token_rows.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 
-#include "nn/linear.h"
-#include "tensor/products.h"
+#include "kernels/linear.h"
+#include "kernels/products.h"
 #include "tensor/torch.h"
 
 namespace rep {

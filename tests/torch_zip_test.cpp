@@ -1,9 +1,9 @@
-#include "tensor/torch_zip.h"
+#include "formats/torch_zip.h"
 
 #include <cstdlib>
 #include <limits>
 
-#include "tensor/pickle.h"
+#include "formats/pickle.h"
 #include "weight_files.h"
 
 namespace rep {

@@ -2,8 +2,8 @@
 
 #include "golden.h"
 #include "nn/weights.h"
-#include "tensor/npz.h"
-#include "tensor/safetensors.h"
+#include "formats/npz.h"
+#include "formats/safetensors.h"
 #include "weight_files.h"
 
 namespace rep {

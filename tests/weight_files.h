@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "core/error.h"
-#include "tensor/named_tensors.h"
+#include "formats/named_tensors.h"
 #include "tests/zip_bytes.h"
 
 // What the tests of the weight readers share: the fixtures' values and hostile files.

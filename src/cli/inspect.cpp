@@ -15,8 +15,8 @@
 #include "core/json.h"
 #include "core/suggest.h"
 #include "nn/weights.h"
-#include "tensor/npz.h"
-#include "tensor/safetensors.h"
+#include "formats/npz.h"
+#include "formats/safetensors.h"
 
 namespace rep {
 namespace {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "core/error.h"
-#include "core/lanes.h"
+#include "kernels/lanes.h"
 
 namespace rep {
 namespace {

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <vector>
 
-#include "core/lanes.h"
+#include "kernels/lanes.h"
 
 namespace rep {
 namespace {

@@ -4,6 +4,7 @@
 #include <functional>
 #include <vector>
 
+#include "kernels/attention.h"
 #include "tensor/torch.h"
 
 namespace rep {
@@ -14,11 +15,6 @@ struct Adapter {
   torch::Tensor down_weight, down_bias;  // [r, D], [r]
   torch::Tensor up_weight, up_bias;      // [D, r], [D]
   double scale = 0.1;
-};
-
-/// Tokens first, first + 1, ... of a pass; `count` 0: all of them.
-struct TokenRange {
-  int64_t first = 0, count = 0;
 };
 
 /// Everything that may differ between two passes of one frozen ViT.

@@ -12,7 +12,7 @@
 #include <tuple>
 #include <vector>
 
-#include "core/lanes.h"
+#include "kernels/lanes.h"
 #include "tensor/torch.h"
 
 namespace rep {

@@ -7,8 +7,8 @@
 
 #include <utility>
 
-#include "nn/attention.h"
-#include "nn/linear.h"
+#include "kernels/attention.h"
+#include "kernels/linear.h"
 #include "nn/token_merging.h"
 
 namespace rep {

@@ -7,7 +7,7 @@
 
 #include "core/registry.h"
 #include "nn/backbone.h"
-#include "nn/mlp.h"
+#include "kernels/mlp.h"
 #include "nn/recorded_passes.h"
 #include "tensor/torch.h"
 
@@ -39,7 +39,7 @@ struct PatchEmbedImpl : torch::nn::Module {
 };
 TORCH_MODULE(PatchEmbed);
 
-/// Multi-head self-attention (nn/attention.h); parameters qkv.{weight,bias}, proj.{weight,bias}.
+/// Multi-head self-attention (kernels/attention.h); parameters qkv.{weight,bias}, proj.{weight,bias}.
 struct AttentionImpl : torch::nn::Module {
   AttentionImpl(int64_t dim, int64_t heads);
   /// Of norm(x), x [B, N, D]; prefix undefined or [B, 2, L, D]; log_sizes undefined or [B, N]. Of

@@ -13,9 +13,9 @@
 #include "core/error.h"
 #include "core/hash.h"
 #include "core/registry.h"
-#include "tensor/npz.h"
-#include "tensor/safetensors.h"
-#include "tensor/torch_zip.h"
+#include "formats/npz.h"
+#include "formats/safetensors.h"
+#include "formats/torch_zip.h"
 
 namespace rep {
 

@@ -6,7 +6,7 @@
 
 #include "core/json.h"
 #include "nn/vit.h"
-#include "tensor/named_tensors.h"
+#include "formats/named_tensors.h"
 
 namespace rep {
 

@@ -5,7 +5,7 @@
 #include <functional>
 #include <vector>
 
-#include "core/lanes.h"
+#include "kernels/lanes.h"
 #include "core/progress.h"
 #include "data/dataset.h"
 #include "data/device_images.h"
@@ -14,7 +14,7 @@
 #include "run/result.h"
 #include "tensor/device.h"
 #include "tensor/meter.h"
-#include "tensor/products.h"
+#include "kernels/products.h"
 #include "tensor/torch.h"
 
 namespace rep {

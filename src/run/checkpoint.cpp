@@ -1,7 +1,7 @@
 #include "run/checkpoint.h"
 
 #include "core/error.h"
-#include "tensor/safetensors.h"
+#include "formats/safetensors.h"
 
 namespace rep {
 

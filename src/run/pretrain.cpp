@@ -16,7 +16,7 @@
 #include "run/result.h"
 #include "run/setup.h"
 #include "tensor/device.h"
-#include "tensor/safetensors.h"
+#include "formats/safetensors.h"
 #include "tensor/torch.h"
 
 namespace rep {

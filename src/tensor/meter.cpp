@@ -14,7 +14,7 @@
 #include <thread>
 #include <unordered_map>
 
-#include "core/energy.h"
+#include "tensor/energy.h"
 #include "tensor/torch.h"
 
 namespace rep {

@@ -25,7 +25,7 @@ struct PhaseCost {
 /// Counts what LibTorch really runs: MACs of the matrix products and convolutions (RecordFunction;
 /// element-wise work is not counted, as is the field's habit) and the bytes of CPU tensors (an
 /// allocator with a header in front of every block). Process-wide, because both hooks are. Install
-/// once, before the first tensor. Energy is the machine's (core/energy.h), read at most every 20
+/// once, before the first tensor. Energy is the machine's (tensor/energy.h), read at most every 20
 /// ms: shorter phases share it as their times fall.
 void install_meter();
 /// What the joules come from, or "none: " and why there are none.

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "core/json.h"
-#include "tensor/named_tensors.h"
+#include "formats/named_tensors.h"
 
 namespace rep {
 

@@ -19,9 +19,9 @@
 #include "data/dataset.h"
 #include "data/jpeg.h"
 #include "data/stream.h"
-#include "tensor/npz.h"
-#include "tensor/safetensors.h"
-#include "tensor/torch_zip.h"
+#include "formats/npz.h"
+#include "formats/safetensors.h"
+#include "formats/torch_zip.h"
 #include "tests/jpeg_bytes.h"
 #include "tests/zip_bytes.h"
 

@@ -2,13 +2,13 @@
 
 #include <cstdint>
 
-#include "core/lanes.h"
+#include "kernels/lanes.h"
 
 namespace rep {
 
 /// Products of matrices that fit into the second cache level, on the calling thread. A BLAS is at
 /// its best on large ones; a head of attention has 197 x 64, where its set-up costs more than the
-/// product. Only where lanes_are_fast() (core/lanes.h).
+/// product. Only where lanes_are_fast() (kernels/lanes.h).
 
 /// Columns that a product makes at a time: buffers that receive whole rows are a multiple of it
 /// wide.

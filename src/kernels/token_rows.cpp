@@ -1,6 +1,6 @@
 // The distribution function of the normal distribution is made of its density: erf by Abramowitz
 // and Stegun, Handbook of Mathematical Functions, 7.1.26, to 1.5e-7, of which a GELU keeps half.
-#include "nn/token_rows.h"
+#include "kernels/token_rows.h"
 
 #include <ATen/Parallel.h>
 
@@ -8,7 +8,7 @@
 #include <array>
 #include <cmath>
 
-#include "core/lanes.h"
+#include "kernels/lanes.h"
 
 namespace rep {
 
@@ -138,7 +138,7 @@ bool fits_lanes(const torch::Tensor& t) {
 }
 
 // Of bf16 on the CPU: LibTorch's operations on it take what this program may have been told not to
-// (core/lanes.h). On a GPU they widen by themselves.
+// (kernels/lanes.h). On a GPU they widen by themselves.
 torch::Tensor as_floats(const torch::Tensor& t) { return t.is_cpu() ? t.to(torch::kFloat) : t; }
 
 // Calls work(first, count) for the rows of t in parts, on all threads.

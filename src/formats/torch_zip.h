@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "tensor/named_tensors.h"
+#include "formats/named_tensors.h"
 
 namespace rep {
 

@@ -4,9 +4,12 @@
 
 #include <cstdint>
 
-#include "nn/backbone.h"
-
 namespace rep {
+
+/// Tokens first, first + 1, ... of a pass; `count` 0: all of them.
+struct TokenRange {
+  int64_t first = 0, count = 0;
+};
 
 /// Multi-head softmax attention (Vaswani et al., arXiv 1706.03762, equation 1) over what the joint
 /// projection of a block leaves: `qkv` [B, N, 3 D], per token its query, key and value, each of

@@ -2,13 +2,13 @@
 // operations keeps: when the weights are frozen only x's gradient is wanted, and it needs x and the
 // GELU's input. The hidden units go through in parts, so that nothing else as large as that input
 // is ever there.
-#include "nn/mlp.h"
+#include "kernels/mlp.h"
 
 #include <algorithm>
 
-#include "nn/token_rows.h"
+#include "kernels/token_rows.h"
 #include "tensor/meter.h"
-#include "tensor/products.h"
+#include "kernels/products.h"
 
 namespace rep {
 

@@ -1,4 +1,4 @@
-#include "core/energy.h"
+#include "tensor/energy.h"
 
 #include <dlfcn.h>
 

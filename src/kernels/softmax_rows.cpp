@@ -1,11 +1,11 @@
-#include "nn/softmax_rows.h"
+#include "kernels/softmax_rows.h"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
-#include "core/lanes.h"
-#include "nn/small_matrices.h"
+#include "kernels/lanes.h"
+#include "kernels/small_matrices.h"
 
 namespace rep {
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "nn/linear.h"
+#include "kernels/linear.h"
 #include "tensor/torch.h"
 
 namespace rep {

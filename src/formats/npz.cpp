@@ -1,6 +1,6 @@
 // numpy's .npz: a zip archive of .npy arrays
 // (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html).
-#include "tensor/npz.h"
+#include "formats/npz.h"
 
 #include <algorithm>
 #include <array>
@@ -9,7 +9,7 @@
 #include <string_view>
 
 #include "core/error.h"
-#include "tensor/zip_file.h"
+#include "formats/zip_file.h"
 
 namespace rep {
 

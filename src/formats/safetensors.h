@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "tensor/named_tensors.h"
+#include "formats/named_tensors.h"
 
 namespace rep {
 

@@ -2,12 +2,12 @@
 // of the left one meet one or two panels in sums that fill the processor's registers, each entry of
 // the left factor multiplied with the panels' row (Goto and van de Geijn, ACM TOMS 34(3), 2008, the
 // innermost loops).
-#include "nn/small_matrices.h"
+#include "kernels/small_matrices.h"
 
 #include <algorithm>
 #include <type_traits>
 
-#include "core/lanes.h"
+#include "kernels/lanes.h"
 
 namespace rep {
 

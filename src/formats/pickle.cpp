@@ -1,12 +1,12 @@
 // A restricted pickle machine (Python's Lib/pickle.py and pickletools.py define the opcodes).
-#include "tensor/pickle.h"
+#include "formats/pickle.h"
 
 #include <cstddef>
 #include <cstring>
 #include <unordered_map>
 
 #include "core/error.h"
-#include "tensor/named_tensors.h"
+#include "formats/named_tensors.h"
 
 namespace rep {
 

@@ -1,6 +1,6 @@
 // PyTorch's zip checkpoints: "<root>/data.pkl", a pickle (protocol 2) of everything but the
 // numbers, which lie in "<root>/data/<key>", one entry a storage (torch/serialization.py, "_save").
-#include "tensor/torch_zip.h"
+#include "formats/torch_zip.h"
 
 #include <fstream>
 #include <map>
@@ -8,8 +8,8 @@
 #include <set>
 
 #include "core/error.h"
-#include "tensor/pickle.h"
-#include "tensor/zip_file.h"
+#include "formats/pickle.h"
+#include "formats/zip_file.h"
 
 namespace rep {
 

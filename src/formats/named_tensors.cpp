@@ -1,4 +1,4 @@
-#include "tensor/named_tensors.h"
+#include "formats/named_tensors.h"
 
 #include <algorithm>
 

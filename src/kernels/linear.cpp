@@ -1,7 +1,7 @@
-#include "nn/linear.h"
+#include "kernels/linear.h"
 
-#include "nn/token_rows.h"
-#include "tensor/products.h"
+#include "kernels/token_rows.h"
+#include "kernels/products.h"
 
 namespace rep {
 

@@ -1,4 +1,4 @@
-#include "tensor/zip_file.h"
+#include "formats/zip_file.h"
 
 #include <zip.h>
 

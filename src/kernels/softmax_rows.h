@@ -5,9 +5,9 @@
 namespace rep {
 
 /// The softmax of rows of `keys` logits, in place, on the calling thread. A row has room for
-/// padded(keys) floats (nn/small_matrices.h): what stands beyond the last key is of no account and
+/// padded(keys) floats (kernels/small_matrices.h): what stands beyond the last key is of no account and
 /// becomes 0, or next to it. `bias` [padded(keys)] or null is added to the logits of every row.
-/// Only where lanes_are_fast() (core/lanes.h). T, float or Bf16, is what the softmax is for: with
+/// Only where lanes_are_fast() (kernels/lanes.h). T, float or Bf16, is what the softmax is for: with
 /// the latter, exponentials are as exact as that needs.
 
 /// lse [rows] receives the logarithm of each row's sum of exponentials.

@@ -1,5 +1,5 @@
 // The safetensors format (https://github.com/huggingface/safetensors, "Format").
-#include "tensor/safetensors.h"
+#include "formats/safetensors.h"
 
 #include <algorithm>
 #include <cstring>

@@ -3,7 +3,7 @@
 // again from the logarithms of their row sums (Dao et al., arXiv 2205.14135), for a few percent of
 // its time. Queries, keys and values are read in place from the joint projection, and gradients
 // written there.
-#include "nn/attention.h"
+#include "kernels/attention.h"
 
 #include <ATen/Parallel.h>
 #include <torch/version.h>
@@ -13,9 +13,9 @@
 #include <type_traits>
 #include <vector>
 
-#include "core/lanes.h"
-#include "nn/small_matrices.h"
-#include "nn/softmax_rows.h"
+#include "kernels/lanes.h"
+#include "kernels/small_matrices.h"
+#include "kernels/softmax_rows.h"
 #include "tensor/meter.h"
 #include "tensor/torch.h"
 

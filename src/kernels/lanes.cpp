@@ -1,4 +1,4 @@
-#include "core/lanes.h"
+#include "kernels/lanes.h"
 
 #include <algorithm>
 #include <cstdlib>

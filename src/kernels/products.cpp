@@ -1,4 +1,4 @@
-#include "tensor/products.h"
+#include "kernels/products.h"
 
 #ifdef REP_ONEDNN
 #include <array>
@@ -9,7 +9,7 @@
 #include "tensor/meter.h"
 #endif
 
-#include "core/lanes.h"
+#include "kernels/lanes.h"
 
 namespace rep {
 
