@@ -254,7 +254,6 @@ TEST(Transform, CropTestsOnTheImageItself) {
 }
 
 TEST(Transform, GivesTheReferencesNetworkInputs) {
-  SKIP_WITHOUT_SHARED("golden/data.json");
   const auto reference = golden::load("data.json");
   int compared = 0;
   for (const auto& c : reference["cases"]) {

@@ -158,7 +158,6 @@ TEST_P(OnDevice, ViewsAreTheTransformsToTheLastBit) {
 }
 
 TEST_P(OnDevice, ViewsArePillowsPictures) {
-  SKIP_WITHOUT_SHARED("golden/data.json");
   const auto reference = golden::load("data.json");
   int compared = 0;
   for (const auto& c : reference["cases"]) {

@@ -21,15 +21,24 @@ inline int32_t k16(uint32_t seed, uint32_t i) {
   return static_cast<int32_t>(x >> 16) - 32768;
 }
 
+/// A file of reference numbers: part of the repository (tests/golden/README.md says how each was
+/// made).
+inline std::string golden_path(const std::string& name) {
+  return REP_SOURCE_DIR "/tests/golden/" + name;
+}
+
+inline nlohmann::json load(const std::string& name) {
+  std::ifstream file(golden_path(name));
+  return nlohmann::json::parse(file);
+}
+
+/// Real data and weights, which are not in the repository.
 inline std::string shared(const std::string& path) {
+  const std::string golden = "golden/";
+  if (path.rfind(golden, 0) == 0) return golden_path(path.substr(golden.size()));
   return std::string(REP_SHARED_DIR "/") + path;
 }
 inline bool have(const std::string& path) { return std::ifstream(shared(path)).good(); }
-
-inline nlohmann::json load(const std::string& name) {
-  std::ifstream file(shared("golden/" + name));
-  return nlohmann::json::parse(file);
-}
 
 /// Skips the calling test, with the reason, where the shared folder is missing.
 #define SKIP_WITHOUT_SHARED(path) \

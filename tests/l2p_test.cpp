@@ -47,7 +47,6 @@ const std::vector<std::string> kTrained{"prompt.prompt", "prompt.prompt_key", "h
 class L2pTest : public ::testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
-    SKIP_WITHOUT_SHARED("golden/l2p.json");
     file = golden::load("l2p.json");
     expected = file[GetParam()]["f32"];
   }
@@ -119,7 +118,6 @@ INSTANTIATE_TEST_SUITE_P(Selections, L2pTest, ::testing::Values("batchwise", "pe
                          [](const auto& test) { return test.param; });
 
 TEST(L2pTrainingTest, ThreeStepsOfAdamWithClippingMatch) {
-  SKIP_WITHOUT_SHARED("golden/l2p.json");
   const json file = golden::load("l2p.json");
   const json& training = file["train_3_steps_batchwise"];
   const Batch batch = golden::batch();
@@ -145,7 +143,6 @@ TEST(L2pTrainingTest, ThreeStepsOfAdamWithClippingMatch) {
 }
 
 TEST(L2pTrainingTest, SecondImplementationAgrees) {
-  SKIP_WITHOUT_SHARED("golden/pilot_crosscheck.json");
   const json expected = golden::load("pilot_crosscheck.json");  // LAMDA-PILOT
   ReferenceL2p l2p("{name: l2p, selection: batchwise}");
   const Tensor loss = l2p.method->loss(golden::batch());
@@ -156,7 +153,6 @@ TEST(L2pTrainingTest, SecondImplementationAgrees) {
 }
 
 TEST(L2pOptionsTest, MoreChosenThanPooledIsRefused) {
-  SKIP_WITHOUT_SHARED("golden/vit_tiny_plain.json");
   EXPECT_THROW(ReferenceL2p("{name: l2p, pool_size: 3, top_k: 4}"), Error);
 }
 

@@ -148,7 +148,6 @@ TEST(AldTest, TimeIsCountedWithinTheTaskByDefault) {
 // ---- REP's published code ----
 
 TEST(PldTest, KeepProbabilitiesMatchThePublishedCode) {
-  SKIP_WITHOUT_SHARED("golden/rep_ald.json");
   const nlohmann::json file = golden::load("rep_ald.json");
   for (const auto& schedule : file["schedule"]) {
     LayerDroppingConfig config = dropping("pld");
@@ -175,7 +174,6 @@ TEST(PldTest, KeepProbabilitiesMatchThePublishedCode) {
 // The published clock ticks once a block: the theta that an iteration finds is the one that the
 // last block of the iteration before it used. ALD without merging keeps exactly theta.
 TEST(PldTest, BlockClockMatchesThePublishedCode) {
-  SKIP_WITHOUT_SHARED("golden/rep_ald.json");
   const nlohmann::json file = golden::load("rep_ald.json");
   for (const auto& schedule : file["schedule"]) {
     LayerDroppingConfig config = dropping("ald");

@@ -70,7 +70,6 @@ TEST(Metrics, RefuseWhatIsNoTriangle) {
 }
 
 TEST(Metrics, EqualTheReferenceAfterEveryTask) {
-  SKIP_WITHOUT_SHARED("golden/metrics.json");
   const nlohmann::json golden = golden::load("metrics.json");
   const auto& columns = golden["acc_matrix"];  // [task][after task]
   // The reference works in fp32: 1e-4 percent is its rounding.

@@ -65,7 +65,6 @@ const std::map<std::string, std::string> kDualNames{{"g_prompt", "g_prompt"},
 class DualPromptTest : public ::testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
-    SKIP_WITHOUT_SHARED("golden/dualprompt.json");
     file = golden::load("dualprompt.json");
     expected = file[GetParam()]["f32"];
   }
@@ -105,7 +104,6 @@ INSTANTIATE_TEST_SUITE_P(Reshapes, DualPromptTest, ::testing::Values("permuted",
                          [](const auto& test) { return test.param; });
 
 TEST(DualPromptSelection, PerImageDoesNotDependOnTheBatch) {
-  SKIP_WITHOUT_SHARED("golden/vit_tiny_plain.json");
   torch::NoGradGuard no_grad;
   Reference reference("{name: dualprompt}", 0, {});
   const Batch all = golden::batch();
@@ -144,7 +142,6 @@ std::map<std::string, std::string> coda_names() {
 class CodaTest : public ::testing::TestWithParam<int64_t> {
  protected:
   void SetUp() override {
-    SKIP_WITHOUT_SHARED("golden/coda.json");
     file = golden::load("coda.json");
     expected = file["task_count_" + std::to_string(GetParam())]["f32"];
     batch = golden::batch();
@@ -184,7 +181,6 @@ INSTANTIATE_TEST_SUITE_P(Tasks, CodaTest, ::testing::Values(0, 2),
                          [](const auto& test) { return std::to_string(test.param); });
 
 TEST(CodaTraining, ThreeStepsOfAdamMatch) {
-  SKIP_WITHOUT_SHARED("golden/coda.json");
   Reference reference = coda(0);
   expect_training(reference, golden::load("coda.json")["train_3_steps_task0"], coda_names(), 0);
 }
@@ -192,7 +188,6 @@ TEST(CodaTraining, ThreeStepsOfAdamMatch) {
 // By hand: fresh components have unit length, are orthogonal to all before, and later ones are
 // zero.
 TEST(CodaComponents, GrowByGramSchmidt) {
-  SKIP_WITHOUT_SHARED("golden/vit_tiny_plain.json");
   Reference reference("{name: coda_prompt}", 3, {});
   const Tensor keys = reference.parameters.at("prompt_key.0").detach();
   EXPECT_EQ(golden::l2(keys.narrow(0, 40, 60)), 0);

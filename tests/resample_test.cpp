@@ -53,7 +53,6 @@ std::vector<int> pixel(const Image& image, int64_t y, int64_t x) {
 }
 
 TEST(Resize, EqualsPillowToTheLastBit) {
-  SKIP_WITHOUT_SHARED("golden/data.json");
   const auto reference = golden::load("data.json");
   ASSERT_EQ(reference["cases"].size(), 24u);
   for (const auto& c : reference["cases"]) {

@@ -39,7 +39,6 @@ std::vector<int64_t> schedule(const std::string& kind, int64_t n, int64_t depth)
 class TomeCaseTest : public ::testing::TestWithParam<size_t> {
  protected:
   void SetUp() override {
-    SKIP_WITHOUT_SHARED("golden/tome.json");
     const json cases = golden::load("tome.json")["cases"];
     ASSERT_LT(GetParam(), cases.size());
     c = cases[GetParam()];
@@ -114,7 +113,6 @@ INSTANTIATE_TEST_SUITE_P(AuthorsNumbers, TomeCaseTest, ::testing::Range<size_t>(
 class TomeVitTest : public ::testing::TestWithParam<bool> {};
 
 TEST_P(TomeVitTest, EightTokensABlockMatch) {
-  SKIP_WITHOUT_SHARED("golden/tome.json");
   torch::NoGradGuard no_grad;
   const bool proportional = GetParam();
   const json expected = golden::load(

@@ -23,7 +23,6 @@ namespace F = torch::nn::functional;
 class VitGoldenTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    SKIP_WITHOUT_SHARED("golden/vit_tiny_plain.json");
     file = golden::load("vit_tiny_plain.json");
     reference = file["ref"]["f32"];
     vit = golden::make_vit();
@@ -45,7 +44,6 @@ class VitGoldenTest : public ::testing::Test {
 };
 
 TEST(GoldenGeneratorTest, GivesTheReferenceIntegers) {
-  SKIP_WITHOUT_SHARED("golden/vit_tiny_plain.json");
   const json check = golden::load("vit_tiny_plain.json")["generator_check"];
   for (const uint32_t seed : {0u, 7u, 1000u}) {
     const json& expected = check["k16(seed=" + std::to_string(seed) + ",n=8)"];
@@ -170,7 +168,6 @@ TEST_F(VitGoldenTest, OnlyTheLastBlocksTrain) {
 
 // DualPrompt's prefixes: keys and values in front of the attention's own, in blocks 0 to 4.
 TEST_F(VitGoldenTest, PrefixesMatchDualPrompt) {
-  SKIP_WITHOUT_SHARED("golden/dualprompt.json");
   torch::NoGradGuard no_grad;
   const json expected = golden::load("dualprompt.json")["permuted"]["f32"];
   const Tensor general = golden::u(310, {2, 2, 5, 192});     // [layer, key | value, L, D]
@@ -192,7 +189,6 @@ TEST_F(VitGoldenTest, PrefixesMatchDualPrompt) {
 
 // L2P's prompts: tokens between [CLS] and the patches, at [CLS]'s position.
 TEST_F(VitGoldenTest, PromptsMatchL2p) {
-  SKIP_WITHOUT_SHARED("golden/l2p.json");
   torch::NoGradGuard no_grad;
   const json file_l2p = golden::load("l2p.json");
   const Tensor pool = golden::u(300, {10, 5, 192});
