@@ -173,8 +173,8 @@ TEST(Config, RangesAndChoicesAreChecked) {
   EXPECT_EQ(parse_error("efficiency: {layer_dropping: {min_keep: 1.5}}"),
             "a.yaml:1: efficiency.layer_dropping.min_keep: must be between 0 and 1, got '1.5'");
   EXPECT_EQ(parse_error("train: {schedule: cosin}"),
-            "a.yaml:1: train.schedule: must be one of constant, cosine, coda, got 'cosin' "
-            "(did you mean 'cosine'?)");
+            "a.yaml:1: train.schedule: must be one of constant, cosine, coda, coda_no_lag, got "
+            "'cosin' (did you mean 'cosine'?)");
 }
 
 TEST(Config, SectionIsAWordOrAMappingWithAName) {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "tensor/torch.h"
+#include "tests/golden.h"
 
 namespace rep {
 namespace {
@@ -188,6 +189,56 @@ TEST(OptimizerSmallTest, ZeroGradUndefinesGradients) {
   Optimizer optimizer(config("adam", 0.1), list);
   optimizer.zero_grad();
   for (const auto& p : list) EXPECT_FALSE(p.grad().defined());
+}
+
+// ---- schedules ----
+
+std::vector<double> rates(const std::string& schedule, double base, int64_t epochs) {
+  TrainConfig train;
+  train.schedule = schedule;
+  train.epochs = epochs;
+  train.optimizer.lr = base;
+  std::vector<double> rates;
+  for (int64_t epoch = 0; epoch < epochs; ++epoch) rates.push_back(scheduled_lr(train, epoch));
+  return rates;
+}
+
+// Against rates that the authors' code printed for some of the epochs.
+void expect_published_rates(const std::string& file, const std::string& list,
+                            const std::vector<double>& rates) {
+  const auto golden = golden::load(file);
+  const auto epochs = golden["lr_epochs_shown"].get<std::vector<size_t>>();
+  const auto published = golden[list].get<std::vector<double>>();
+  ASSERT_EQ(epochs.size(), published.size());
+  for (size_t i = 0; i < epochs.size(); ++i) {
+    EXPECT_NEAR(rates.at(epochs[i]), published[i], 1e-12 + 1e-9 * published[i]) << epochs[i];
+  }
+}
+
+TEST(ScheduleTest, CodaIsAnEpochLateAsItsAuthorsCode) {
+  expect_published_rates("apt.json", "lr_by_epoch_of_30", rates("coda", 0.004, 30));
+}
+
+TEST(ScheduleTest, CodaWithoutLagIsCpsPrompts) {
+  expect_published_rates("cps.json", "lr_by_epoch_of_20", rates("coda_no_lag", 0.001, 20));
+}
+
+TEST(ScheduleTest, CodaStaysAtTheBaseRateForTwoEpochs) {
+  const double third = std::cos(99 * M_PI / 400);  // half of nearly a quarter wave
+  EXPECT_EQ(rates("coda", 1, 1), (std::vector<double>{1}));
+  EXPECT_EQ(rates("coda", 1, 2), (std::vector<double>{1, 1}));
+  EXPECT_EQ(rates("coda", 1, 3), (std::vector<double>{1, 1, third}));
+  EXPECT_EQ(rates("coda_no_lag", 1, 1), (std::vector<double>{1}));
+  EXPECT_EQ(rates("coda_no_lag", 1, 3),
+            (std::vector<double>{1, third, std::cos(99 * M_PI / 200)}));
+}
+
+TEST(ScheduleTest, CosineFallsToZeroAfterTheLastEpoch) {
+  const auto found = rates("cosine", 2, 4);
+  const double root = std::sqrt(0.5);
+  const std::vector<double> expected{2, 1 + root, 1, 1 - root};
+  for (size_t e = 0; e < 4; ++e) EXPECT_NEAR(found[e], expected[e], 1e-12) << e;
+  EXPECT_EQ(rates("constant", 2, 2), (std::vector<double>{2, 2}));
 }
 
 // ---- clipping ----

@@ -157,7 +157,8 @@ struct TrainConfig {
   int64_t batch_size = 16;
   bool drop_last = false;
   OptimizerConfig optimizer;
-  std::string schedule = "constant";  // constant | cosine (to 0, a step an epoch) | coda
+  std::string schedule = "constant";  // constant | cosine | coda | coda_no_lag (scheduled_lr in
+                                      // tensor/optimizer.h)
   double clip_norm = 1.0;             // L2 norm over all trained parameters; 0: no clipping
   std::string augment = "l2p";        // data/augment.h: l2p | coda | crop | none
   int64_t workers = 1;                // loader threads
@@ -171,7 +172,7 @@ struct TrainConfig {
     visit("batch_size", batch_size, at_least(1));
     visit("drop_last", drop_last);
     visit("optimizer", optimizer);
-    visit("schedule", schedule, one_of({"constant", "cosine", "coda"}));
+    visit("schedule", schedule, one_of({"constant", "cosine", "coda", "coda_no_lag"}));
     visit("clip_norm", clip_norm, at_least(0));
     visit("augment", augment, one_of({"l2p", "coda", "crop", "none"}));
     visit("workers", workers, between(1, 64));

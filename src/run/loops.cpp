@@ -22,15 +22,6 @@ int64_t batches(int64_t images, const TrainConfig& config) {
                           : (images + config.batch_size - 1) / config.batch_size;
 }
 
-double scheduled_lr(const TrainConfig& config, int64_t epoch) {
-  const auto e = static_cast<double>(epoch), n = static_cast<double>(config.epochs);
-  if (config.schedule == "cosine") return config.optimizer.lr * 0.5 * (1 + std::cos(M_PI * e / n));
-  if (config.schedule == "coda" && config.epochs > 1) {  // CODA-Prompt's: nearly a quarter wave
-    return config.optimizer.lr * std::cos(99 * M_PI * e / (200 * (n - 1)));
-  }
-  return config.optimizer.lr;
-}
-
 // This process's images of a batch; one that counts nothing where there are fewer than processes.
 struct Share {
   Batch batch;

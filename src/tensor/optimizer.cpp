@@ -1,5 +1,6 @@
 #include "tensor/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "tensor/torch.h"
@@ -81,6 +82,19 @@ void Optimizer::state(State& s) {
   Json steps = steps_;
   s("steps", steps);
   steps_ = steps.get<std::vector<int64_t>>();
+}
+
+double scheduled_lr(const TrainConfig& config, int64_t epoch) {
+  const double base = config.optimizer.lr;
+  const auto e = static_cast<double>(epoch), epochs = static_cast<double>(config.epochs);
+  const auto nearly_quarter_wave = [&](double at) {
+    return config.epochs == 1 ? base : base * std::cos(99 * M_PI * at / (200 * (epochs - 1)));
+  };
+  if (config.schedule == "cosine") return base * 0.5 * (1 + std::cos(M_PI * e / epochs));
+  if (config.schedule == "coda") return nearly_quarter_wave(std::max(0.0, e - 1));
+  if (config.schedule == "coda_no_lag") return nearly_quarter_wave(e);
+  TORCH_CHECK(config.schedule == "constant", "no schedule is called ", config.schedule);
+  return base;
 }
 
 void clip_grad_norm(const std::vector<torch::Tensor>& parameters, double max_norm) {

@@ -36,6 +36,15 @@ class Optimizer {
   std::vector<int64_t> steps_;                 // taken by each parameter
 };
 
+/// The learning rate of epoch e = 0, 1, ... of E, each with base rate `optimizer.lr`:
+/// * constant: the base rate;
+/// * cosine: base (1 + cos(pi e / E)) / 2, to 0 at the end of the last epoch;
+/// * coda_no_lag: base cos(99 pi e / (200 (E - 1))), nearly a quarter wave, as CPS-Prompt has it
+///   (arXiv 2604.07399);
+/// * coda: the same an epoch late, so that epochs 0 and 1 have the base rate, as the code of
+///   CODA-Prompt, OS-Prompt and APT has it.
+double scheduled_lr(const TrainConfig& config, int64_t epoch);
+
 /// torch.nn.utils.clip_grad_norm_ over the parameters that have a gradient, without a host sync.
 void clip_grad_norm(const std::vector<torch::Tensor>& parameters, double max_norm);
 
