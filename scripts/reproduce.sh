@@ -14,13 +14,18 @@
 #              (Split CIFAR-100; ViT-B/16 of several pre-trainings)
 #   stream51   accuracy over tasks of prompt methods, streaming LDA and training on everything at once
 #              (Stream-51; ViT-B/16, ViT-L/16, ViT-Ti/16)
+#   tiny-rep   REP's budget (1,875 iterations a task) on all of CIFAR-100 with a ViT-Ti/16: prompt methods with
+#              and without REP, class statistics, replay, bounds (configs/cifar100-tiny); days of a core
+#   tiny-cps   the protocol of CPS-Prompt (arXiv 2604.07399), whose table has this very ViT-Ti/16
+#              (configs/cifar100-tiny/cps)
 #   methods    every method, on a part of CIFAR-100 at the size that two cores finish (configs/table; ViT-Ti/16)
 #   study      eight methods over three seeds, smaller still (configs/study; ViT-Ti/16)
 #   parts      REP's ablation on the study's stream, with layer dropping's clock running as fast as a task is
 #              short (ViT-Ti/16)
 #
 # Data and weights elsewhere: --set dataset.root=DIR --set backbone.weights=FILE.
-# Runs go to results/reproduce/TABLE/, the table to results/reproduce/TABLE.md and .html.
+# Runs go to results/reproduce/TABLE/, the table to results/reproduce/TABLE.md and .html. Finished rows of tiny-rep and
+# tiny-cps are kept in results/TABLE/, and results/RESULTS.md is written from what is kept.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/common.sh
@@ -28,8 +33,8 @@ cd "$(dirname "$0")/.."
 table=${1:-}
 case $table in
   -h | --help) print_help; exit 0 ;;
-  main | ablation | prompts | stream51 | methods | study | parts) shift ;;
-  *) echo "error: which table? main, ablation, prompts, stream51, methods, study or parts; see scripts/reproduce.sh --help" >&2
+  main | ablation | prompts | stream51 | tiny-rep | tiny-cps | methods | study | parts) shift ;;
+  *) echo "error: which table? main, ablation, prompts, stream51, tiny-rep, tiny-cps, methods, study or parts; see scripts/reproduce.sh --help" >&2
      exit 2 ;;
 esac
 given=("$@") overrides=()
@@ -95,6 +100,23 @@ table_stream51() {
   done
 }
 
+# In the order in which the rows say most for their hours.
+table_tiny_rep() {
+  local row
+  for row in l2p rep-l2p dualprompt rep-dualprompt coda_prompt rep-coda_prompt \
+    ncm ranpac slda linear_probe er ewc generative_replay joint no_prompt \
+    hide_prompt rep-hide_prompt convprompt rep-convprompt finetune joint-vit; do
+    rows "$row" "configs/cifar100-tiny/$row.yaml"
+  done
+}
+
+table_tiny_cps() {
+  local row
+  for row in coda_prompt rep-coda_prompt coda_prompt-constant; do
+    rows "$row" "configs/cifar100-tiny/cps/$row.yaml"
+  done
+}
+
 table_methods() {
   local past='{name: er, buffer_size: 50}, {name: er, buffer_size: 100}, {name: er, buffer_size: 200}'
   past+=', {name: der, buffer_size: 100}, {name: derpp, buffer_size: 100}'
@@ -135,6 +157,8 @@ all_rows() {
     ablation) table_ablation ;;
     prompts) table_prompts ;;
     stream51) table_stream51 ;;
+    tiny-rep) table_tiny_rep ;;
+    tiny-cps) table_tiny_cps ;;
     methods) table_methods ;;
     study) table_study ;;
     parts) table_parts ;;
@@ -157,5 +181,6 @@ all_rows
 if [[ " ${given[*]} " == *" --dry-run "* ]]; then exit "$status"; fi
 "$rep" report "$folder" --published --format markdown --output "$folder.md"
 "$rep" report "$folder" --published --html "$folder.html"
+if [[ $table == tiny-* ]]; then scripts/results_page.py --keep "$table" "$folder"; fi
 say "the table is in $folder.md and, with pictures, in $folder.html"
 exit "$status"
