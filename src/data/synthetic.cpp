@@ -1,14 +1,14 @@
-// Data set `synthetic`: pictures that are computed, not stored, so that everything runs without a
+// Data set `synthetic`: images that are computed, not stored, so that everything runs without a
 // download. A class is a shape, a texture and a colour ("striped red star"); what varies within a
 // class is place, size, rotation, texture phase, tint, light, background, clutter and noise, all
 // scaled by `difficulty`. Every shape covers the same area, so that no class is told by its amount
 // of colour.
 //
-// A picture is a function of (data_seed, split, class, index) alone: not of the run's seed, of what
-// else is drawn, of the number of threads or of the slice of the class table that is in use.
+// An image is a function of (data_seed, split, class, index) alone: not of the run's seed, of what
+// else is drawn, of the number of threads or of the slice of the class table that is in use. Every
+// draw is a statement of its own: within one call's arguments the compiler chooses their order.
 // Single-threaded OpenCV functions fill the polygons; OpenCV's random numbers are never used.
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdint>
 #include <memory>
@@ -20,21 +20,17 @@
 #include "core/hash.h"
 #include "core/random.h"
 #include "data/dataset.h"
+#include "data/synthetic_classes.h"
 
 namespace rep {
 namespace {
 
-constexpr double kPi = 3.14159265358979323846;
-
-using Colour = cv::Vec3f;                  // red, green, blue, 0 to 255
-using Outline = std::vector<cv::Point2d>;  // a closed polygon around the origin, y downwards
-
 struct SyntheticOptions : DatasetOptions {
   int64_t classes = 20;
-  int64_t first_class = 0;  // where in the table of 160 classes the slice begins
+  int64_t first_class = 0;  // where in the table of 768 classes the slice begins
   int64_t train_per_class = 100, test_per_class = 25;
   int64_t image_size = 32;
-  double difficulty = 0.5;  // 0: all pictures of a class are the same
+  double difficulty = 0.5;  // 0: all images of a class are the same
   int64_t data_seed = 7;    // apart from the run's seed, so that runs compare
 
   template <class Visitor>
@@ -50,148 +46,9 @@ struct SyntheticOptions : DatasetOptions {
   }
 };
 
-// ---- the class table ----
+// ---- one image ----
 
-constexpr std::array<const char*, 8> kShapes{"disc",  "square", "triangle", "star",
-                                             "heart", "cross",  "crescent", "flower"};
-constexpr std::array<const char*, 5> kTextures{"plain", "striped", "dotted", "checked", "ringed"};
-struct Palette {
-  const char* name;
-  Colour main, accent;
-};
-const std::array<Palette, 4> kPalettes{{{"red", {205, 48, 52}, {252, 214, 196}},
-                                        {"gold", {240, 178, 40}, {128, 74, 18}},
-                                        {"green", {48, 138, 84}, {206, 240, 170}},
-                                        {"blue", {44, 98, 190}, {176, 218, 252}}}};
-constexpr int64_t kTableSize = kShapes.size() * kTextures.size() * kPalettes.size();
-
-struct ClassLook {
-  size_t shape, texture, palette;
-  std::string name() const {
-    return std::string(kTextures[texture]) + " " + kPalettes[palette].name + " " + kShapes[shape];
-  }
-};
-
-// A stride without a common divisor with 160 visits every combination once, and any 20 classes in a
-// row hold every shape, texture and colour about equally often.
-ClassLook class_look(int64_t class_id) {
-  constexpr int64_t kStride = 67;
-  const auto mixed = static_cast<size_t>(class_id * kStride % kTableSize);
-  return {mixed % kShapes.size(), mixed / kShapes.size() % kTextures.size(),
-          mixed / (kShapes.size() * kTextures.size())};
-}
-
-// ---- shapes ----
-
-cv::Point2d polar(double radius, double angle) {
-  return {radius * std::cos(angle), radius * std::sin(angle)};
-}
-
-// `corners` points at equal angles from straight up, their distances taken from `radii` in turn.
-Outline spokes(int corners, const std::vector<double>& radii) {
-  Outline outline;
-  for (int i = 0; i < corners; ++i)
-    outline.push_back(
-        polar(radii[static_cast<size_t>(i) % radii.size()], 2 * kPi * i / corners - kPi / 2));
-  return outline;
-}
-
-template <class Curve>
-Outline sample(const Curve& curve) {  // curve(t) for t in [0, 2 pi)
-  constexpr int kPoints = 64;
-  Outline outline;
-  for (int i = 0; i < kPoints; ++i) outline.push_back(curve(2 * kPi * i / kPoints));
-  return outline;
-}
-
-Outline crescent() {
-  Outline outline;
-  constexpr int kPoints = 32;
-  const double tip = 0.8 * kPi;  // half the angle of the outer arc
-  const cv::Point2d upper = polar(1, kPi + tip), hollow_centre(0.45, 0);
-  const cv::Point2d from_hollow = upper - hollow_centre;
-  const double hollow = std::hypot(from_hollow.x, from_hollow.y);
-  const double hollow_tip = kPi - std::abs(std::atan2(from_hollow.y, from_hollow.x));
-  for (int i = 0; i <= kPoints; ++i) outline.push_back(polar(1, kPi - tip + 2 * tip * i / kPoints));
-  for (int i = kPoints - 1; i > 0; --i)
-    outline.push_back(hollow_centre +
-                      polar(hollow, kPi - hollow_tip + 2 * hollow_tip * i / kPoints));
-  return outline;
-}
-
-// Centred on its centroid and scaled to the area of a disc of radius 1 (shoelace formulas).
-Outline centred(Outline outline) {
-  double area = 0;
-  cv::Point2d moment(0, 0);
-  for (size_t i = 0; i < outline.size(); ++i) {
-    const cv::Point2d &a = outline[i], &b = outline[(i + 1) % outline.size()];
-    area += a.cross(b) / 2;
-    moment += (a + b) * (a.cross(b) / 6);
-  }
-  const cv::Point2d centroid = moment * (1 / area);
-  const double scale = std::sqrt(kPi / std::abs(area));
-  for (cv::Point2d& point : outline) point = (point - centroid) * scale;
-  return outline;
-}
-
-const Outline& outline_of(size_t shape) {
-  static const std::array<Outline, kShapes.size()> kOutlines{
-      centred(sample([](double t) { return polar(1, t); })),
-      centred({{-1, -1}, {1, -1}, {1, 1}, {-1, 1}}),
-      centred(spokes(3, {1})),
-      centred(spokes(10, {1, 0.42})),
-      centred(sample([](double t) {
-        return cv::Point2d(
-            16 * std::pow(std::sin(t), 3),
-            -13 * std::cos(t) + 5 * std::cos(2 * t) + 2 * std::cos(3 * t) + std::cos(4 * t));
-      })),
-      centred({{-1, -3},
-               {1, -3},
-               {1, -1},
-               {3, -1},
-               {3, 1},
-               {1, 1},
-               {1, 3},
-               {-1, 3},
-               {-1, 1},
-               {-3, 1},
-               {-3, -1},
-               {-1, -1}}),
-      centred(crescent()),
-      centred(sample([](double t) { return polar(1 + 0.24 * std::cos(6 * t), t); })),
-  };
-  return kOutlines[shape];
-}
-
-// ---- textures ----
-
-double to_nearest_multiple(double x, double pitch) { return x - pitch * std::round(x / pitch); }
-
-// How far (u, v) lies inside the accent colour, negative outside, in the shape's own coordinates (a
-// disc has radius 1).
-double accent_depth(size_t texture, double u, double v) {
-  const auto band = [](double x, double pitch) {
-    return pitch / 4 - std::abs(to_nearest_multiple(x, pitch));
-  };
-  switch (texture) {
-    case 1:  // striped
-      return band(u, 0.62);
-    case 2:  // dotted
-      return 0.22 - std::hypot(to_nearest_multiple(u, 0.66), to_nearest_multiple(v, 0.66));
-    case 3: {  // checked
-      const double across = band(u, 0.9), along = band(v, 0.9);
-      return std::copysign(std::min(std::abs(across), std::abs(along)), across * along);
-    }
-    case 4:  // ringed
-      return band(std::hypot(u, v), 0.66);
-    default:  // plain
-      return -1;
-  }
-}
-
-// ---- one picture ----
-
-struct Piece {  // a shape somewhere in the picture; lengths in pixels
+struct Piece {  // a shape somewhere in the image; lengths in pixels
   size_t shape;
   cv::Point2d centre;
   double radius, angle;
@@ -206,7 +63,7 @@ struct Scene {
   Colour back[2];              // the ends of the background's gradient,
   double back_angle;           // and its direction
   double gain;                 // of the light,
-  cv::Point2d light;           // and how it changes across the picture
+  cv::Point2d light;           // and how it changes across the image
   double noise;                // standard deviation, of 255
   std::vector<Piece> clutter;  // behind the piece
 };
@@ -219,7 +76,7 @@ Scene draw_scene(const ClassLook& look, double size, double difficulty, Random& 
     for (int c = 0; c < 3; ++c) tinted[c] += static_cast<float>(vary(by));
     return tinted;
   };
-  const Palette& palette = kPalettes[look.palette];
+  const Palette& palette = palettes()[look.palette];
   Scene scene;
   Piece& piece = scene.piece;
   piece.shape = look.shape;
@@ -230,7 +87,8 @@ Scene draw_scene(const ClassLook& look, double size, double difficulty, Random& 
   scene.accent = tint(palette.accent, 36);
   scene.phase_u = vary(0.3);
   scene.phase_v = vary(0.3);
-  scene.shadow = cv::Point2d(0.05 + vary(0.04), 0.06 + vary(0.04)) * size;
+  scene.shadow.y = (0.06 + vary(0.04)) * size;
+  scene.shadow.x = (0.05 + vary(0.04)) * size;
   const float shade = static_cast<float>(vary(90));
   for (Colour& back : scene.back) back = tint(Colour(186, 182, 176) + Colour::all(shade), 60);
   scene.back_angle = random.uniform(0, 2 * kPi);
@@ -239,17 +97,19 @@ Scene draw_scene(const ClassLook& look, double size, double difficulty, Random& 
   scene.noise = 14 * difficulty * random.uniform();
   const auto pieces = static_cast<int64_t>(6 * difficulty * random.uniform() + 0.5);
   for (int64_t i = 0; i < pieces; ++i) {
-    const auto shape = static_cast<size_t>(random.below(kShapes.size()));
-    const cv::Point2d centre(size * random.uniform(), size * random.uniform());
+    const auto shape = static_cast<size_t>(random.below(kFirstShapes));
+    cv::Point2d centre;
+    centre.y = size * random.uniform();
+    centre.x = size * random.uniform();
     const double radius = size * random.uniform(0.04, 0.1);
-    const Palette& other = kPalettes[random.below(kPalettes.size())];
+    const Palette& other = palettes()[random.below(kFirstPalettes)];
     const Colour colour = other.main * 0.45f + scene.back[i % 2] * 0.55f;
     scene.clutter.push_back({shape, centre, radius, random.uniform(0, 2 * kPi), colour});
   }
   return scene;
 }
 
-// Fills a piece; `scale` canvas pixels are one of the picture's.
+// Fills a piece; `scale` canvas pixels are one of the image's.
 void fill(cv::Mat& canvas, const Piece& piece, const cv::Scalar& colour, int line, double scale) {
   constexpr int kFractionBits = 4;
   const double cosine = std::cos(piece.angle), sine = std::sin(piece.angle);
@@ -376,7 +236,7 @@ class Synthetic : public Dataset {
   }
 
   std::string fingerprint() const override {
-    // Bumped whenever the same options draw other pictures.
+    // Bumped whenever the same options give other images.
     constexpr int kVersion = 1;
     Json contents = to_json(options_);
     for (const char* key : {"root", "limit_train", "limit_test"}) contents.erase(key);
@@ -398,17 +258,18 @@ class Synthetic : public Dataset {
 
 SyntheticOptions read_options(const Section& section) {
   const auto options = read_section<SyntheticOptions>(section);
-  if (options.first_class >= kTableSize || options.classes > kTableSize - options.first_class)
+  if (options.first_class >= kSyntheticClasses ||
+      options.classes > kSyntheticClasses - options.first_class)
     throw Error(section.where + ": classes = " + std::to_string(options.classes) +
                 " from first_class = " + std::to_string(options.first_class) +
-                " go past the table's " + std::to_string(kTableSize) +
+                " go past the table's " + std::to_string(kSyntheticClasses) +
                 " classes; make one smaller");
   return options;
 }
 
 const Registered<DatasetKind> kSynthetic{
     "synthetic",
-    "computed pictures, 160 classes of shape x texture x colour; no download",
+    "synthetic images, 768 classes of shape x texture x colour; no download",
     {[](const Section& section, Split split, int64_t) -> std::unique_ptr<Dataset> {
        return std::make_unique<Synthetic>(read_options(section), split);
      },
