@@ -12,7 +12,7 @@
 
 #include "kernels/mlp.h"
 #include "kernels/small_matrices.h"
-#include "nn/vit.h"
+#include "nn/reference_vit.h"
 #include "tensor/meter.h"
 #include "tensor/torch.h"
 
@@ -80,7 +80,7 @@ void expect_near(const Tensor& actual, const Tensor& expected, double tolerance,
 }
 
 TEST_P(AttentionTest, EqualsTheFormulaAndItsGradients) {
-  for (const auto& attention : {attend, attend_by_the_book}) {
+  for (const auto& attention : {attend, kReferenceOperations.attend}) {
     const Tensor x = qkv.clone().set_requires_grad(true);
     const Tensor exact_x = qkv.to(torch::kDouble).set_requires_grad(true);
     std::vector<Tensor> inputs{x}, exact{exact_x};
@@ -143,7 +143,7 @@ TEST_P(AttentionTest, CountsTheProductsThatTheFormulaHas) {
   const int64_t product = c.B * c.H * c.N * (c.L + c.N) * c.d;
   const Tensor x = qkv.clone().set_requires_grad(true);
   const Tensor rows = prefix.defined() ? prefix.clone().set_requires_grad(true) : Tensor();
-  for (const auto& attention : {attend, attend_by_the_book}) {
+  for (const auto& attention : {attend, kReferenceOperations.attend}) {
     const int64_t start = macs_so_far();
     const Tensor out = attention(x, c.H, rows, log_sizes, {});
     EXPECT_EQ(macs_so_far() - start, 2 * product);
@@ -155,7 +155,7 @@ TEST_P(AttentionTest, CountsTheProductsThatTheFormulaHas) {
 TEST_P(AttentionTest, OfSomeQueriesIsThatOfAllForThem) {
   const Case& c = GetParam();
   const TokenRange some{c.N / 3, std::max<int64_t>(1, c.N / 4)};
-  for (const auto& attention : {attend, attend_by_the_book}) {
+  for (const auto& attention : {attend, kReferenceOperations.attend}) {
     const Tensor x = qkv.clone().set_requires_grad(true);
     const Tensor rows = prefix.defined() ? prefix.clone().set_requires_grad(true) : Tensor();
     std::vector<Tensor> inputs{x};
@@ -218,8 +218,8 @@ TEST(AttentionMemoryTest, LogitsFarBelowZeroHaveTheirGradients) {
     const Tensor exact = x.detach().to(torch::kDouble).set_requires_grad(true);
     const Tensor upstream = torch::randn({1, 21, 16}).to(type);
     const auto gradient = torch::autograd::grad({attend(x, 1)}, {x}, {upstream})[0];
-    const auto expected = torch::autograd::grad({attend_by_the_book(exact, 1)}, {exact},
-                                                {upstream.to(torch::kDouble)})[0];
+    const auto expected = torch::autograd::grad({kReferenceOperations.attend(exact, 1, {}, {}, {})},
+                                                {exact}, {upstream.to(torch::kDouble)})[0];
     expect_near(gradient, expected, type == torch::kFloat ? 1e-4 : 2e-2, c10::toString(type));
   }
 }
@@ -256,7 +256,7 @@ class MlpTest : public ::testing::TestWithParam<int64_t> {
 
 TEST_P(MlpTest, EqualsTheSeparateOperations) {
   const Tensor upstream = torch::randn({3, 11, D});
-  const Tensor expected = residual_mlp_by_the_book(x, norm, mlp);
+  const Tensor expected = kReferenceOperations.residual_mlp(x, norm, mlp, 0);
   const auto slope = torch::autograd::grad({expected}, {x}, {upstream})[0];
   for (const double recompute : {0.0, 0.5, 1.0}) {
     const Tensor out = residual_mlp(x, norm, mlp, recompute);
@@ -317,10 +317,11 @@ TEST(Bf16Test, AFrozenVitComesCloseInHalfTheMemory) {
   const int64_t before = tensor_bytes();
   vit->multiply_in_bf16();
   EXPECT_LT(tensor_bytes(), before - 6 * 12 * 96 * 96 * 2 + 4096);
-  std::vector<ForwardPlan> plans(1);
-  if (pairs_are_fast()) plans.emplace_back().by_the_book = true;  // LibTorch needs them for bf16
-  for (const ForwardPlan& plan : plans) {
-    const auto close = run(plan);
+  std::vector<const VitOperations*> all{&kFusedOperations};
+  if (pairs_are_fast()) all.push_back(&kReferenceOperations);  // LibTorch needs them for bf16
+  for (const VitOperations* operations : all) {
+    vit->compute_with(*operations);
+    const auto close = run({});
     // bf16 keeps 8 bits: products are off by up to 2^-8 each, their sums by less.
     EXPECT_LT((close.first - exact.first).norm().item<double>(),
               0.02 * exact.first.norm().item<double>());

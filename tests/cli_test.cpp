@@ -198,10 +198,10 @@ TEST(CommandLine, BenchMeasuresEveryPhaseInUnitsOfAPlainForward) {
   EXPECT_GT(forward, select) << "prompts are more tokens";
   EXPECT_EQ(result["macs_by_phase"]["data_wait"], 0.0);
   // As published code lays it out: attention's weights kept, nothing left out of the last block.
-  const Finished book = rep_command("bench " + config + " --steps 1 --by-the-book --json");
+  const Finished book = rep_command("bench " + config + " --steps 1 --reference --json");
   ASSERT_EQ(book.exit_code, 0) << book.output;
   const nlohmann::json peer = nlohmann::json::parse(book.output);
-  EXPECT_EQ(peer["by_the_book"], true);
+  EXPECT_EQ(peer["reference"], true);
   EXPECT_GT(peer["macs_per_step"], result["macs_per_step"]);
   EXPECT_GT(peer["peak_tensor_bytes"], result["peak_tensor_bytes"]);
   const Finished none =

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "nn/vit.h"
+#include "nn/reference_vit.h"
 #include "tensor/torch.h"
 #include "tests/golden.h"
 #include "tests/golden_vit.h"
@@ -356,7 +356,8 @@ TEST(VitOutputsTest, AreThoseOfTheWholePass) {
   const Tensor images = torch::rand({2, 3, 32, 32});
   const std::vector<std::vector<bool>> skips{
       {}, {false, true, false, true}, {false, false, true, true}, {true, true, true, true}};
-  for (const bool by_the_book : {false, true}) {
+  for (const VitOperations* operations : {&kFusedOperations, &kReferenceOperations}) {
+    vit->compute_with(*operations);
     for (const bool prefixed : {false, true}) {
       for (const auto& skip : skips) {
         ForwardPlan plan;
@@ -365,7 +366,6 @@ TEST(VitOutputsTest, AreThoseOfTheWholePass) {
         plan.merge = {0, 3, 3, 4};
         plan.proportional_attention = prefixed;
         plan.skip = skip;
-        plan.by_the_book = by_the_book;
         const Tensor whole = vit->forward(images, plan).narrow(1, 1, 5);
         plan.outputs = {1, 5};
         const Tensor wanted = vit->forward(images, plan);

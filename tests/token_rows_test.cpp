@@ -8,6 +8,7 @@
 
 #include "kernels/linear.h"
 #include "kernels/products.h"
+#include "nn/reference_vit.h"
 #include "tensor/torch.h"
 
 namespace rep {
@@ -168,9 +169,7 @@ TEST(LinearTest, HasTheGradientsOfEveryFactor) {
   };
   for (const bool weights : {false, true}) {
     const auto expected = gradients(
-        [&](const Tensor& x) {
-          return project_by_the_book(norm->forward(x), layer->weight, layer->bias);
-        },
+        [&](const Tensor& x) { return kReferenceOperations.project_normed(x, norm, layer); },
         weights);
     const auto actual =
         gradients([&](const Tensor& x) { return project_normed(x, norm, layer); }, weights);

@@ -23,7 +23,7 @@ struct BenchArguments {
   std::string config;
   std::vector<std::string> set;
   int64_t steps = 10, warmup = 3;
-  bool json = false, data = false, by_the_book = false;
+  bool json = false, data = false, reference = false;
 };
 
 void print(const Json& result) {
@@ -107,7 +107,7 @@ void run_bench(const BenchArguments& arguments) {
   install_meter();
   set_threads(config.threads);
   resolve_pretrained(config, nullptr);
-  const Json result = bench(config, arguments.steps, arguments.warmup, arguments.by_the_book);
+  const Json result = bench(config, arguments.steps, arguments.warmup, arguments.reference);
   if (arguments.json) {
     std::cout << result.dump(1) << "\n";
   } else {
@@ -131,7 +131,7 @@ void add_bench_command(CLI::App& app) {
   command->add_option("--steps", arguments->steps, "Steps to measure [10]")->check(kPositiveCount);
   command->add_option("--warmup", arguments->warmup, "Steps before them [3]")->check(kCount);
   command->add_flag(
-      "--by-the-book", arguments->by_the_book,
+      "--reference", arguments->reference,
       "Step as published code does: op by op, a second copy of the model for queries");
   command->add_flag("--data", arguments->data,
                     "Time making the network's inputs on one thread instead; needs no weights");

@@ -324,17 +324,14 @@ TokenRange named(TokenRange queries, const torch::Tensor& qkv) {
   return queries.count > 0 ? queries : TokenRange{0, qkv.size(1)};
 }
 
-}  // namespace
-
-torch::Tensor attend_by_the_book(const torch::Tensor& qkv, int64_t heads,
-                                 const torch::Tensor& prefix, const torch::Tensor& log_sizes,
-                                 TokenRange queries) {
-  const Heads in = split(qkv, heads, prefix, log_sizes, named(queries, qkv));
+torch::Tensor op_by_op(const Heads& in) {
   const double scale = 1.0 / std::sqrt(static_cast<double>(in.q.size(-1)));
   torch::Tensor weights = torch::matmul(in.q * scale, in.k.transpose(-2, -1));
   if (in.bias.defined()) weights = weights + in.bias.unsqueeze(1).unsqueeze(1);
   return join(torch::matmul(weights.softmax(-1), in.v));
 }
+
+}  // namespace
 
 torch::Tensor attend(const torch::Tensor& qkv, int64_t heads, const torch::Tensor& prefix,
                      const torch::Tensor& log_sizes, TokenRange queries) {
@@ -357,7 +354,7 @@ torch::Tensor attend(const torch::Tensor& qkv, int64_t heads, const torch::Tenso
   if (type == torch::kBFloat16) {
     return attend(qkv.to(torch::kFloat), heads, prefix, log_sizes, queries).to(type);
   }
-  return attend_by_the_book(qkv, heads, before, log_sizes, queries);
+  return op_by_op(split(qkv, heads, before, log_sizes, queries));
 }
 
 }  // namespace rep

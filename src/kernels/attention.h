@@ -26,9 +26,4 @@ struct TokenRange {
 torch::Tensor attend(const torch::Tensor& qkv, int64_t heads, const torch::Tensor& prefix = {},
                      const torch::Tensor& log_sizes = {}, TokenRange queries = {});
 
-/// The same, op by op, as the formula stands: what the fused one is tested and timed against.
-torch::Tensor attend_by_the_book(const torch::Tensor& qkv, int64_t heads,
-                                 const torch::Tensor& prefix = {},
-                                 const torch::Tensor& log_sizes = {}, TokenRange queries = {});
-
 }  // namespace rep

@@ -1,7 +1,7 @@
 #include "kernels/linear.h"
 
-#include "kernels/token_rows.h"
 #include "kernels/products.h"
+#include "kernels/token_rows.h"
 
 namespace rep {
 
@@ -101,12 +101,6 @@ torch::Tensor project_normed(const torch::Tensor& x, const torch::nn::LayerNorm&
   }
   return FrozenNormedProjection::apply(x.contiguous(), numbers_of(norm), linear->weight,
                                        linear->bias);
-}
-
-torch::Tensor project_by_the_book(const torch::Tensor& x, const torch::Tensor& weight,
-                                  const torch::Tensor& bias) {
-  const auto type = weight.scalar_type();
-  return torch::linear(x.to(type), weight, bias.to(type)).to(x.scalar_type());
 }
 
 }  // namespace rep

@@ -18,10 +18,6 @@ torch::Tensor project_normed(const torch::Tensor& x, const torch::nn::LayerNorm&
 /// Whether a gradient of one of the module's parameters is wanted.
 bool trains(const torch::nn::Module& module);
 
-/// project, op by op.
-torch::Tensor project_by_the_book(const torch::Tensor& x, const torch::Tensor& weight,
-                                  const torch::Tensor& bias);
-
 /// A linear layer without the redundant default initialisation: VisionTransformer draws all
 /// weights.
 torch::nn::Linear make_linear(int64_t in, int64_t out);

@@ -6,9 +6,9 @@
 
 #include <algorithm>
 
+#include "kernels/products.h"
 #include "kernels/token_rows.h"
 #include "tensor/meter.h"
-#include "kernels/products.h"
 
 namespace rep {
 
@@ -90,10 +90,7 @@ struct FrozenMlp : torch::autograd::Function<FrozenMlp> {
   }
 };
 
-using Project = torch::Tensor(const torch::Tensor&, const torch::Tensor&, const torch::Tensor&);
-
-torch::Tensor step_by_step(const torch::Tensor& x, torch::nn::LayerNorm& norm, Mlp& mlp,
-                           Project* project) {
+torch::Tensor op_by_op(const torch::Tensor& x, torch::nn::LayerNorm& norm, Mlp& mlp) {
   const auto through = [&](const torch::nn::Linear& layer, const torch::Tensor& input) {
     return project(input, layer->weight, layer->bias);
   };
@@ -107,16 +104,9 @@ MlpImpl::MlpImpl(int64_t dim, int64_t hidden) {
   fc2 = register_module("fc2", make_linear(hidden, dim));
 }
 
-torch::Tensor residual_mlp_by_the_book(const torch::Tensor& x, torch::nn::LayerNorm& norm,
-                                       Mlp& mlp) {
-  return step_by_step(x, norm, mlp, project_by_the_book);
-}
-
 torch::Tensor residual_mlp(const torch::Tensor& x, torch::nn::LayerNorm& norm, Mlp& mlp,
                            double recompute) {
-  if (trains(*norm) || trains(*mlp)) {
-    return step_by_step(x, norm, mlp, project);
-  }
+  if (trains(*norm) || trains(*mlp)) return op_by_op(x, norm, mlp);
   const Weights weights{numbers_of(norm), mlp->fc1->weight, mlp->fc1->bias, mlp->fc2->weight};
   return FrozenMlp::apply(x.contiguous(), weights, mlp->fc2->bias, recompute);
 }

@@ -19,8 +19,4 @@ TORCH_MODULE(Mlp);
 torch::Tensor residual_mlp(const torch::Tensor& x, torch::nn::LayerNorm& norm, Mlp& mlp,
                            double recompute);
 
-/// The same, op by op.
-torch::Tensor residual_mlp_by_the_book(const torch::Tensor& x, torch::nn::LayerNorm& norm,
-                                       Mlp& mlp);
-
 }  // namespace rep

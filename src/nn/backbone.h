@@ -33,7 +33,6 @@ struct ForwardPlan {
   bool size_weighted = true;            // merged token = size-weighted mean
   TokenRange outputs;                   // of [CLS | prompts], what the pass is for: its last block
                                         // makes nothing else, which changes no value of them
-  bool by_the_book = false;             // op by op as the formulas stand: what benchmarks divide by
 
   bool skips(int64_t block) const { return !skip.empty() && skip[static_cast<size_t>(block)]; }
   int64_t merges(int64_t block) const {

@@ -53,10 +53,8 @@ Efficiency::Efficiency(const EfficiencyConfig& config, std::shared_ptr<Backbone>
 torch::Tensor Efficiency::query(const torch::Tensor& images) {
   const PhaseScope phase(Phase::kSelect);
   torch::NoGradGuard no_grad;
-  ForwardPlan plain;
-  plain.by_the_book = by_the_book_;
-  if (query_backbone_.is_empty()) return backbone_->features(images, plain);
-  const torch::Tensor features = query_backbone_->features(images, plain);
+  if (query_backbone_.is_empty()) return backbone_->features(images);
+  const torch::Tensor features = query_backbone_->features(images);
   return projection_.defined() ? torch::mm(features, projection_) : features;
 }
 
@@ -84,7 +82,6 @@ torch::Tensor Efficiency::remembered(Memory& memory, const torch::Tensor& images
 
 ForwardPlan Efficiency::train_plan(int64_t prompts) {
   ForwardPlan plan;
-  plan.by_the_book = by_the_book_;
   const bool first = !logged_;
   if (first) ++log_.steps;
   logged_ = true;
@@ -107,7 +104,6 @@ ForwardPlan Efficiency::train_plan(int64_t prompts) {
 
 ForwardPlan Efficiency::test_plan() const {
   ForwardPlan plan;
-  plan.by_the_book = by_the_book_;
   if (config_.token_merging.when == "always") {
     plan.merge = merge_;
     plan.proportional_attention = config_.token_merging.proportional_attention;

@@ -60,8 +60,6 @@ class Efficiency {
   /// for the time last set), entered in the log: a step with several passes counts once.
   ForwardPlan train_plan(int64_t prompts = 0);
   ForwardPlan test_plan() const;
-  /// Every pass from now on op by op (ForwardPlan::by_the_book): what benchmarks compare with.
-  void go_by_the_book() { by_the_book_ = true; }
   /// Whether training, or testing, is more than the plain pass.
   bool changes_training() const;
   bool changes_testing() const {
@@ -99,7 +97,6 @@ class Efficiency {
   StepTime time_;
   StepLog log_;
   bool logged_ = false;  // this time's plan
-  bool by_the_book_ = false;
   Memory train_, test_;
 };
 

@@ -16,7 +16,7 @@ namespace {
 constexpr int64_t kTimesBefore = 2, kMostRecordings = 8, kMostSeen = 4096;
 
 bool can_be_recorded(const ForwardPlan& plan) {
-  return !plan.make_prefix && plan.adapters.empty() && !plan.by_the_book &&
+  return !plan.make_prefix && plan.adapters.empty() &&
          std::find(plan.skip.begin(), plan.skip.end(), true) == plan.skip.end();
 }
 

@@ -7,8 +7,6 @@
 
 #include <utility>
 
-#include "kernels/attention.h"
-#include "kernels/linear.h"
 #include "nn/token_merging.h"
 
 namespace rep {
@@ -66,13 +64,16 @@ const Registered<VitOptions> kLarge{
 
 }  // namespace
 
+const VitOperations kFusedOperations{project, project_normed, attend, residual_mlp,
+                                     /*shortens_last_block=*/true};
+
 PatchEmbedImpl::PatchEmbedImpl(const VitOptions& options) : patch_size(options.patch_size) {
   proj = register_module(
       "proj", torch::nn::Conv2d(torch::nn::Conv2dOptions(3, options.embed_dim, options.patch_size)
                                     .stride(options.patch_size)));
 }
 
-torch::Tensor PatchEmbedImpl::forward(const torch::Tensor& images, bool by_the_book) {
+torch::Tensor PatchEmbedImpl::forward(const torch::Tensor& images) {
   // A convolution whose stride is its kernel is one matrix product over patches: same sums, and on
   // the CPU without the convolution's unfolding of overlaps.
   const int64_t B = images.size(0), P = patch_size;
@@ -80,8 +81,7 @@ torch::Tensor PatchEmbedImpl::forward(const torch::Tensor& images, bool by_the_b
   const torch::Tensor patches = images.reshape({B, 3, rows, P, columns, P})
                                     .permute({0, 2, 4, 1, 3, 5})
                                     .reshape({B, rows * columns, 3 * P * P});
-  const auto& multiply = by_the_book ? project_by_the_book : project;
-  return multiply(patches, proj->weight.flatten(1), proj->bias);
+  return operations->project(patches, proj->weight.flatten(1), proj->bias);
 }
 
 AttentionImpl::AttentionImpl(int64_t dim, int64_t heads_) : heads(heads_) {
@@ -91,18 +91,14 @@ AttentionImpl::AttentionImpl(int64_t dim, int64_t heads_) : heads(heads_) {
 
 torch::Tensor AttentionImpl::forward(const torch::Tensor& x, torch::nn::LayerNorm& norm,
                                      const torch::Tensor& prefix, const torch::Tensor& log_sizes,
-                                     TokenRange queries, bool by_the_book, torch::Tensor* metric) {
-  const torch::Tensor projected =
-      by_the_book ? project_by_the_book(norm->forward(x), qkv->weight, qkv->bias)
-                  : project_normed(x, norm, qkv);
+                                     TokenRange queries, torch::Tensor* metric) {
+  const torch::Tensor projected = operations->project_normed(x, norm, qkv);
   if (metric) {
     const torch::Tensor keys = projected.detach().unflatten(-1, {3, heads, -1}).select(2, 1);
     *metric = keys.mean(2, /*keepdim=*/false, c10::promoteTypes(keys.scalar_type(), torch::kFloat));
   }
-  const auto& mix = by_the_book ? attend_by_the_book : attend;
-  const torch::Tensor mixed = mix(projected, heads, prefix, log_sizes, queries);
-  const auto& multiply = by_the_book ? project_by_the_book : project;
-  return multiply(mixed, proj->weight, proj->bias);
+  const torch::Tensor mixed = operations->attend(projected, heads, prefix, log_sizes, queries);
+  return operations->project(mixed, proj->weight, proj->bias);
 }
 
 BlockImpl::BlockImpl(const VitOptions& options) {
@@ -121,13 +117,12 @@ void BlockImpl::forward(TokenStream& stream, const ForwardPlan& plan, int64_t in
   const torch::Tensor log_sizes =
       plan.proportional_attention && stream.sizes.defined() ? stream.sizes.log() : torch::Tensor();
   torch::Tensor metric;
-  const torch::Tensor mixed = attn->forward(stream.x, norm1, prefix, log_sizes, outputs,
-                                            plan.by_the_book, r > 0 ? &metric : nullptr);
+  const torch::Tensor mixed =
+      attn->forward(stream.x, norm1, prefix, log_sizes, outputs, r > 0 ? &metric : nullptr);
   stream.x = only(outputs, stream.x) + mixed;
   if (r > 0) merge(stream, metric, r, plan.size_weighted);
   const torch::Tensor before = stream.x;
-  stream.x = plan.by_the_book ? residual_mlp_by_the_book(before, norm2, mlp)
-                              : residual_mlp(before, norm2, mlp, recompute);
+  stream.x = operations->residual_mlp(before, norm2, mlp, recompute);
   if (plan.adapters.empty()) return;
   const Adapter& adapter = plan.adapters[block];
   const torch::Tensor inner =
@@ -170,7 +165,8 @@ torch::Tensor VisionTransformerImpl::forward(const torch::Tensor& images, const 
                   images.size(3) == options.image_size,
               "images are ", images.sizes(), ", the ViT takes [B, 3, ", options.image_size, ", ",
               options.image_size, "]");
-  return recorded_ && !trains(*this) ? (*recorded_)(images, plan) : pass(images, plan);
+  const bool may_be_recorded = recorded_ && operations_ == &kFusedOperations && !trains(*this);
+  return may_be_recorded ? (*recorded_)(images, plan) : pass(images, plan);
 }
 
 torch::Tensor VisionTransformerImpl::pass(const torch::Tensor& images, const ForwardPlan& plan) {
@@ -178,8 +174,7 @@ torch::Tensor VisionTransformerImpl::pass(const torch::Tensor& images, const For
   const torch::Tensor first_position = pos_embed.narrow(1, 0, 1);
   std::vector<torch::Tensor> parts{(cls_token + first_position).expand({B, -1, -1})};
   if (plan.prompts.defined()) parts.push_back(plan.prompts + first_position);
-  parts.push_back(patch_embed->forward(images, plan.by_the_book) +
-                  pos_embed.narrow(1, 1, options.num_patches()));
+  parts.push_back(patch_embed->forward(images) + pos_embed.narrow(1, 1, options.num_patches()));
 
   TokenStream stream;
   stream.x = torch::cat(parts, 1);
@@ -190,7 +185,8 @@ torch::Tensor VisionTransformerImpl::pass(const torch::Tensor& images, const For
               stream.prompts, " prompts, whose places no merging moves");
   int64_t last = options.depth - 1;
   while (last >= 0 && plan.skips(last)) --last;
-  const bool early = last >= 0 && !plan.by_the_book;  // else the outputs are taken at the end
+  // Else the outputs are taken at the end.
+  const bool early = last >= 0 && operations_->shortens_last_block;
   for (int64_t i = 0; i <= last; ++i) {
     if (plan.skips(i)) continue;
     blocks[static_cast<size_t>(i)]->forward(stream, plan, i,
@@ -226,6 +222,12 @@ void VisionTransformerImpl::record_passes(Recorder recorder) {
   recorded_ = std::make_unique<RecordedPasses>(
       [this](const torch::Tensor& images, const ForwardPlan& plan) { return pass(images, plan); },
       std::move(recorder));
+}
+
+const VitOperations& VisionTransformerImpl::compute_with(const VitOperations& operations) {
+  patch_embed->operations = &operations;
+  for (auto& block : blocks) block->operations = block->attn->operations = &operations;
+  return *std::exchange(operations_, &operations);
 }
 
 void VisionTransformerImpl::train_last_blocks(int64_t count) {

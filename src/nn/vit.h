@@ -6,8 +6,10 @@
 #include <vector>
 
 #include "core/registry.h"
-#include "nn/backbone.h"
+#include "kernels/attention.h"
+#include "kernels/linear.h"
 #include "kernels/mlp.h"
+#include "nn/backbone.h"
 #include "nn/recorded_passes.h"
 #include "tensor/torch.h"
 
@@ -29,17 +31,30 @@ struct VitOptions {
   int64_t num_patches() const { return grid() * grid(); }
 };
 
+/// What a pass computes with.
+struct VitOperations {
+  decltype(&rep::project) project;
+  decltype(&rep::project_normed) project_normed;
+  decltype(&rep::attend) attend;
+  decltype(&rep::residual_mlp) residual_mlp;
+  bool shortens_last_block;  // which then makes only the tokens that the pass is for
+};
+/// This program's own kernels, fused; nn/reference_vit.h has others.
+extern const VitOperations kFusedOperations;
+
 /// Non-overlapping patches to tokens; parameters proj.{weight [D, 3, P, P], bias}.
 struct PatchEmbedImpl : torch::nn::Module {
   explicit PatchEmbedImpl(const VitOptions& options);
   /// [B, 3, S, S] -> [B, patches, D], row by row.
-  torch::Tensor forward(const torch::Tensor& images, bool by_the_book = false);
+  torch::Tensor forward(const torch::Tensor& images);
+  const VitOperations* operations = &kFusedOperations;
   int64_t patch_size;
   torch::nn::Conv2d proj{nullptr};
 };
 TORCH_MODULE(PatchEmbed);
 
-/// Multi-head self-attention (kernels/attention.h); parameters qkv.{weight,bias}, proj.{weight,bias}.
+/// Multi-head self-attention (kernels/attention.h); parameters qkv.{weight,bias},
+/// proj.{weight,bias}.
 struct AttentionImpl : torch::nn::Module {
   AttentionImpl(int64_t dim, int64_t heads);
   /// Of norm(x), x [B, N, D]; prefix undefined or [B, 2, L, D]; log_sizes undefined or [B, N]. Of
@@ -47,7 +62,8 @@ struct AttentionImpl : torch::nn::Module {
   /// averaged over heads [B, N, D/H], prefix keys excluded.
   torch::Tensor forward(const torch::Tensor& x, torch::nn::LayerNorm& norm,
                         const torch::Tensor& prefix, const torch::Tensor& log_sizes,
-                        TokenRange queries, bool by_the_book, torch::Tensor* metric);
+                        TokenRange queries, torch::Tensor* metric);
+  const VitOperations* operations = &kFusedOperations;
   int64_t heads;
   torch::nn::Linear qkv{nullptr}, proj{nullptr};
 };
@@ -67,6 +83,7 @@ struct BlockImpl : torch::nn::Module {
   /// those come out, and nothing is merged: what is merged would come out of no block.
   void forward(TokenStream& stream, const ForwardPlan& plan, int64_t index,
                TokenRange outputs = {});
+  const VitOperations* operations = &kFusedOperations;
   double recompute = 0;  // share of a frozen MLP: made again for the backward pass, and not kept
   torch::nn::LayerNorm norm1{nullptr}, norm2{nullptr};
   Attention attn{nullptr};
@@ -101,6 +118,8 @@ struct VisionTransformerImpl : Backbone {
   /// From now on, and for weights as and where they are now, passes of the frozen ViT whose shapes
   /// repeat are recorded; nothing changes where the recorder is empty.
   void record_passes(Recorder recorder);
+  /// From now on; only passes of its own kernels are recorded. Returns the operations before.
+  const VitOperations& compute_with(const VitOperations& operations);
 
   const VitOptions options;
   torch::Tensor cls_token, pos_embed;  // [1, 1, D], [1, 1 + patches, D]
@@ -111,6 +130,7 @@ struct VisionTransformerImpl : Backbone {
 
  private:
   torch::Tensor pass(const torch::Tensor& images, const ForwardPlan& plan);
+  const VitOperations* operations_ = &kFusedOperations;
   std::unique_ptr<RecordedPasses> recorded_;
 };
 TORCH_MODULE(VisionTransformer);

@@ -5,16 +5,17 @@
 #include <functional>
 #include <vector>
 
-#include "kernels/lanes.h"
 #include "core/progress.h"
 #include "data/dataset.h"
 #include "data/device_images.h"
+#include "kernels/lanes.h"
+#include "kernels/products.h"
+#include "nn/reference_vit.h"
 #include "run/learner.h"
 #include "run/loops.h"
 #include "run/result.h"
 #include "tensor/device.h"
 #include "tensor/meter.h"
-#include "kernels/products.h"
 #include "tensor/torch.h"
 
 namespace rep {
@@ -53,6 +54,14 @@ double matmul_rate(const torch::Device& device, torch::ScalarType type, int64_t 
          *std::min_element(seconds.begin(), seconds.end());
 }
 
+void compute_by_reference(Learner& learner) {
+  auto* const vit = dynamic_cast<VisionTransformerImpl*>(learner.backbone.get());
+  if (vit) vit->compute_with(kReferenceOperations);
+  if (!learner.query_backbone.is_empty()) {
+    learner.query_backbone->compute_with(kReferenceOperations);
+  }
+}
+
 // What happens in the steps, phase by phase, and between them.
 struct Timing {
   std::vector<double> steps, units;
@@ -73,10 +82,10 @@ constexpr std::pair<const char*, Phase> kTrainPhases[]{{"data_wait", Phase::kDat
 
 }  // namespace
 
-Json bench(const Config& asked, int64_t steps, int64_t warmup, bool by_the_book) {
+Json bench(const Config& asked, int64_t steps, int64_t warmup, bool reference) {
   Config config = asked;
   QueryBackboneConfig& query = config.efficiency.query_backbone;
-  if (by_the_book && query.name.empty()) query = {config.backbone.name, config.backbone.weights};
+  if (reference && query.name.empty()) query = {config.backbone.name, config.backbone.weights};
   config.train.iterations = warmup + steps;
   config.train.epochs = std::max<int64_t>(config.train.epochs, 1 << 20);
   config.train.drop_last = true;  // every measured step is of a whole batch
@@ -87,17 +96,14 @@ Json bench(const Config& asked, int64_t steps, int64_t warmup, bool by_the_book)
   const Stream stream = cut_into_tasks(*train, *test, config.stream, config.seed);
   const Task& task = stream.tasks.front();
   Learner learner(config, stream, *train, device);
-  if (by_the_book) learner.efficiency->go_by_the_book();
+  if (reference) compute_by_reference(learner);
   learner.images->set_task(task);
   learner.method->begin_task(task);
 
   const int64_t size = learner.backbone->image_size();
   const torch::Tensor images = torch::rand({config.train.batch_size, 3, size, size}, device);
   const auto unit = [&](Backbone& backbone) {
-    const c10::InferenceMode inference;
-    ForwardPlan plain;
-    plain.by_the_book = true;
-    return seconds_of(device, [&] { backbone.features(images, plain); });
+    return seconds_of(device, [&] { reference_features(backbone, images); });
   };
   // The unit is of fp32, whatever the steps are in.
   const bool is_fp32 = config.precision == "fp32";
@@ -171,7 +177,7 @@ Json bench(const Config& asked, int64_t steps, int64_t warmup, bool by_the_book)
   const double fp32 = matmul_rate(device, torch::kFloat, device.is_cpu() ? 2048 : 8192);
   const double bf16 = matmul_rate(device, torch::kBFloat16, device.is_cpu() ? 1024 : 8192);
   return {{"config", config.name},
-          {"by_the_book", by_the_book},
+          {"reference", reference},
           {"device", describe_device(device)},
           {"steps", timing.steps.size()},
           {"unit_seconds", unit_seconds},

@@ -24,6 +24,7 @@ struct Learner {
 
   torch::Device device;
   std::shared_ptr<Backbone> backbone;
+  VisionTransformer query_backbone{nullptr};  // empty: the backbone itself answers queries
   std::unique_ptr<Efficiency> efficiency;
   std::unique_ptr<TaskImages> images;
   std::unique_ptr<Method> method;
@@ -40,9 +41,6 @@ struct Learner {
   int64_t state_bytes();
   /// {"total", "trainable"}
   Json parameters();
-
- private:
-  std::vector<torch::Tensor> query_parameters_;
 };
 
 }  // namespace rep

@@ -100,7 +100,6 @@ Learner::Learner(const Config& config, const Stream& stream, const Dataset& trai
   backbone->to(device);
   backbone->eval();  // a network that trains switches for itself
   const QueryBackboneConfig& query = config.efficiency.query_backbone;
-  VisionTransformer query_backbone{nullptr};
   if (!query.name.empty()) {
     BackboneConfig small;
     small.name = query.name;
@@ -108,7 +107,6 @@ Learner::Learner(const Config& config, const Stream& stream, const Dataset& trai
     small.image_size = backbone->image_size();
     query_backbone = make_vit(small, &inputs["query_weights"]);
     query_backbone->to(device);
-    query_parameters_ = query_backbone->parameters();
   }
   efficiency =
       std::make_unique<Efficiency>(config.efficiency, backbone, query_backbone, config.seed);
@@ -170,7 +168,9 @@ Json Learner::parameters() {
   int64_t total = 0, trainable = 0;
   const auto count = [&](const torch::Tensor& parameter) { total += parameter.numel(); };
   for (const auto& parameter : backbone->parameters()) count(parameter);
-  for (const auto& parameter : query_parameters_) count(parameter);
+  if (!query_backbone.is_empty()) {
+    for (const auto& parameter : query_backbone->parameters()) count(parameter);
+  }
   total += method->frozen_parameters();
   for (const auto& parameter : method->parameters()) {
     trainable += parameter.numel();
