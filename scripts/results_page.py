@@ -23,7 +23,7 @@ HEAD = """# Results
 Every accuracy that this program has measured, made from the files in `results/TABLE/` by
 `scripts/results_page.py`. Accuracies are percent of all test images after the last task, ± the standard error of
 that many images; over several seeds ± their standard deviation, with n seeds. Forgetting is the mean fall from each
-task's best accuracy, in points. MACs, bytes and seconds are of the whole run; [README.md](README.md) defines them.
+task's best accuracy, in points. MACs, bytes and seconds are of the whole run; [docs/results.md](../docs/results.md) defines them.
 """
 COLUMNS = ["method", "average accuracy", "average incremental", "forgetting", "task-incremental",
            "training TMAC", "testing TMAC", "peak of tensors, MB", "resident, MB", "carried, kB",
