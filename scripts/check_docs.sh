@@ -7,7 +7,7 @@
 #   --rep PATH   the executable whose --help says which options there are; without it, options of rep
 #                are not checked
 #   PAGE.md      pages to check (default: README.md, CONTRIBUTING.md, CHANGELOG.md, docs/, results/ and
-#                datasets/README.md)
+#                datasets/README.md, and the man page, which describes every option of every command)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/common.sh
@@ -22,7 +22,9 @@ while (($# > 0)); do
   esac
   shift
 done
-((${#pages[@]} > 0)) ||
+man=''
+((${#pages[@]} > 0)) || man=docs/rep.1
+[[ -z $man ]] ||
   pages=(README.md CONTRIBUTING.md CHANGELOG.md docs/*.md results/*.md datasets/README.md)
 [[ -z $rep || -x $rep ]] || fail "$rep is no executable"
 
@@ -144,6 +146,24 @@ for page in "${pages[@]}"; do
   lines=$(wc -l <"$page")
   ((lines <= most)) || offend "$page" "$lines" "has $lines lines; $most are the most"
 done
+
+if [[ -n $man ]] && command -v groff >/dev/null; then
+  warnings=$(groff -man -ww -z "$man" 2>&1)
+  if [[ -n $warnings ]]; then echo "$warnings"; status=1; fi
+fi
+if [[ -n $man && -n $rep ]]; then
+  while read -r command; do
+    shown=$("$rep" "$command" --help | sed -n 's/^  \(-[a-z],\)\{0,1\}\(--[a-z-]*\).*/\2/p')
+    written=$(awk -v of="\"rep $command" '/^\.S[SH]/ { on = index($2 " " $3 " ", of) == 1 } on' "$man" |
+      sed 's/\\-/-/g' | grep -oE -- '--[a-z][a-z-]*' || true)
+    while read -r option; do
+      offend "$man" "rep $command" "does not describe '$option'"
+    done < <(comm -23 <(sort -u <<<"$shown" | grep -vx -- --help) <(sort -u <<<"$written") | grep .)
+    while read -r option; do
+      offend "$man" "rep $command" "there is no '$option'"
+    done < <(comm -13 <(sort -u <<<"$shown") <(sort -u <<<"$written") | grep .)
+  done < <("$rep" --help | awk 'on && NF { print $1 } /^Subcommands:/ { on = 1 } on && !NF { exit }')
+fi
 
 if ((options > 0)); then
   echo "skipped: $options options of rep, since --rep does not say where the executable is"
