@@ -183,6 +183,15 @@ TEST_P(EveryMethod, PredictsALogitForEveryClassOfTheStream) {
   EXPECT_TRUE(logits.narrow(1, 0, 2).isfinite().all().item<bool>());
 }
 
+TEST_P(EveryMethod, SaysTrulyThatUnseenClassesHaveLogits) {
+  Subject subject(GetParam());
+  if (!subject.method->has_unseen_logits()) return;
+  subject.learn(0, 3);
+  const torch::Tensor unseen = subject.predict().narrow(1, 2, kClasses - 2);
+  EXPECT_TRUE(unseen.isfinite().all().item<bool>());
+  EXPECT_GT(unseen.std(1).min().item<double>(), 0) << "the same of every class";
+}
+
 TEST_P(EveryMethod, HasGradientsOnlyInItsParameters) {
   Subject subject(GetParam());
   subject.begin(make_task(0));

@@ -62,6 +62,29 @@ TEST(Offline, PromptMethodsRunWithTheWholeOfRep) {
   }
 }
 
+TEST(Offline, ScoringAmongAllClassesMovesOnlyTheClassIncrementalRows) {
+  const std::string folder = fresh_folder("offline_eval_classes");
+  const std::string config = write_text(folder + "/c.yaml", small_experiment("l2p"));
+  const auto result = [&](const std::string& classes) {
+    const std::string out = folder + "/" + classes;
+    const Finished run =
+        rep_command("run " + config + " -q --output " + out + " --set eval.classes=" + classes);
+    EXPECT_EQ(run.exit_code, 0) << run.output;
+    return read_json(out + "/result.json");
+  };
+  const nlohmann::json seen = result("seen"), all = result("all");
+  EXPECT_EQ(seen["accuracy"]["task_incremental"], all["accuracy"]["task_incremental"]);
+  const auto& a = all["accuracy"]["class_incremental"];
+  const auto& s = seen["accuracy"]["class_incremental"];
+  EXPECT_EQ(a[2], s[2]) << "by then all are seen";
+  for (size_t t = 0; t < 2; ++t) {
+    for (size_t i = 0; i <= t; ++i) EXPECT_LE(a[t][i].get<double>(), s[t][i].get<double>());
+  }
+  EXPECT_NE(a, s);
+  EXPECT_FALSE(seen.contains("notes"));
+  EXPECT_NE(all["notes"].dump().find("among all classes of the stream"), std::string::npos);
+}
+
 // A precision changes how products are taken, not which, nor what trains (ConvPrompt's norms).
 TEST(Offline, BothPrecisionsTrainTheSame) {
   for (const char* name :

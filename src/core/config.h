@@ -182,10 +182,14 @@ struct TrainConfig {
 
 struct EvalConfig {
   int64_t batch_size = 64;
-  std::string offline_result;  // a result.json of joint learning on the same stream: gives omega
+  std::string classes = "seen";  // among which the class-incremental accuracies score a test image:
+                                 // seen | all of the stream, also those that no task has shown yet,
+                                 // as the published code of L2P and DualPrompt does
+  std::string offline_result;    // a result.json of joint learning on the same stream: gives omega
   template <class Visitor>
   void fields(Visitor&& visit) {
     visit("batch_size", batch_size, at_least(1));
+    visit("classes", classes, one_of({"seen", "all"}));
     visit("offline_result", offline_result);
   }
 };

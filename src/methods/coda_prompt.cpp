@@ -130,6 +130,7 @@ class CodaPrompt final : public Method {
                     efficiency_.test_plan());
   }
 
+  bool has_unseen_logits() const override { return true; }
   bool can_share_batches() const override { return true; }
   void state(State& s) override {
     head_.state(s);

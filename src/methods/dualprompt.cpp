@@ -96,6 +96,7 @@ class DualPrompt final : public Method {
                     efficiency_.test_plan());
   }
 
+  bool has_unseen_logits() const override { return true; }
   bool can_share_batches() const override {
     return options_.selection == "per_image" && !options_.published_reshape;
   }

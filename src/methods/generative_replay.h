@@ -43,6 +43,7 @@ class GenerativeReplay : public Method {
  public:
   GenerativeReplay(const MethodContext& context, const GenerativeReplayOptions& options);
   void begin_task(const Task& task) override;
+  bool has_unseen_logits() const override { return true; }
   void state(State& s) override;
 
  protected:

@@ -23,6 +23,7 @@ class HeadMethod : public Method {
   torch::Tensor predict(const Batch& batch) override {
     return network_.logits(network_.test_input(batch));
   }
+  bool has_unseen_logits() const override { return true; }
   bool can_share_batches() const override { return true; }
   void state(State& s) override {
     network_.state(s);

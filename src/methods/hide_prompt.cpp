@@ -314,6 +314,8 @@ class HidePrompt final : public Method {
     return wtp_.logits(features(batch.images, own, efficiency_.test_plan()));
   }
 
+  bool has_unseen_logits() const override { return true; }
+
   void end_task(const Task& task) override {
     {
       torch::NoGradGuard no_grad;

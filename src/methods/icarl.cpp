@@ -77,6 +77,8 @@ class Icarl final : public HeadMethod {
     return scores;
   }
 
+  bool has_unseen_logits() const override { return false; }  // no exemplars, no mean
+
   void end_task(const Task& task) override {
     torch::NoGradGuard no_grad;
     const int64_t seen = task.last_label();

@@ -74,6 +74,7 @@ class L2p final : public Method {
                     efficiency_.test_plan());
   }
 
+  bool has_unseen_logits() const override { return true; }
   bool can_share_batches() const override { return options_.selection == "per_image"; }
   void state(State& s) override {
     head_.state(s);

@@ -73,8 +73,12 @@ class Method {
   /// After backward, before gradients are clipped; after the optimiser's step.
   virtual void after_backward() {}
   virtual void after_step() {}
-  /// Logits of every class of the stream [B, C]; the caller looks at the seen ones only.
+  /// Logits of every class of the stream [B, C]; the caller looks at the seen ones only, unless
+  /// has_unseen_logits().
   virtual torch::Tensor predict(const Batch& batch) = 0;
+  /// Whether the head has weights for every class of the stream from the start, so that a test may
+  /// score among all of them (eval.classes: all). Otherwise an unseen class's logits say nothing.
+  virtual bool has_unseen_logits() const { return false; }
   virtual void end_task(const Task&) {}
   /// Whether several processes may each take a part of every batch: the loss is a mean over images
   /// (and of what depends on none), an image's logits depend on no other, and nothing else is

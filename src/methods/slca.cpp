@@ -133,6 +133,7 @@ class Slca final : public Method {
   torch::Tensor predict(const Batch& batch) override {
     return network_.logits(network_.test_input(batch));
   }
+  bool has_unseen_logits() const override { return true; }
 
   void state(State& s) override {
     network_.state(s);

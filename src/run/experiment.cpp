@@ -53,6 +53,11 @@ Json make_head(const Config& config, const Learner& learner, const Dataset& trai
     head["device"]["processes"] = learner.world->size();
     head["notes"].push_back("costs are those of the first process");
   }
+  if (config.eval.classes == "all") {
+    head["notes"].push_back(
+        "eval.classes all: class-incremental accuracies, and what is made of them, are among all "
+        "classes of the stream, also those that no task had shown");
+  }
   if (config.train.seconds > 0) {
     head["notes"].push_back(
         "train.seconds ends a task by the clock: another run takes another number of steps");

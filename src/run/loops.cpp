@@ -181,6 +181,11 @@ void train_task(Learner& learner, const Dataset& data, const Task& task, int64_t
   progress.end_task();
 }
 
+torch::Tensor count_correct(const torch::Tensor& logits, const torch::Tensor& labels, int64_t first,
+                            int64_t last) {
+  return logits.narrow(1, first, last - first).argmax(1).add(first).eq(labels).sum();
+}
+
 Correct evaluate(Learner& learner, const Dataset& data, const Task& task, int64_t seen,
                  const Config& config) {
   const PhaseScope phase(Phase::kEval);
@@ -203,12 +208,9 @@ Correct evaluate(Learner& learner, const Dataset& data, const Task& task, int64_
   while (loader.next(batch)) {
     stop_if_told();
     const torch::Tensor logits = learner.method->predict(batch);
-    class_hits += logits.narrow(1, 0, seen).argmax(1).eq(batch.labels).sum();
-    task_hits += logits.narrow(1, task.first_label, task.last_label() - task.first_label)
-                     .argmax(1)
-                     .add(task.first_label)
-                     .eq(batch.labels)
-                     .sum();
+    const int64_t candidates = config.eval.classes == "all" ? logits.size(1) : seen;
+    class_hits += count_correct(logits, batch.labels, 0, candidates);
+    task_hits += count_correct(logits, batch.labels, task.first_label, task.last_label());
     correct.images += batch.size();
     enforce_memory_limit(config, Phase::kEval);
   }

@@ -59,11 +59,15 @@ bool is_over_memory_limit(const Config& config);
 /// Throws Error saying what to change, in training or (`phase` kEval) in testing, when they did.
 void enforce_memory_limit(const Config& config, Phase phase);
 
-/// Correct answers among `task`'s test images: against the classes [0, seen) and against the task's
-/// own.
+/// Correct answers among `task`'s test images: against the classes [0, seen), or all of the stream
+/// (eval.classes: all), and against the task's own.
 struct Correct {
   int64_t class_incremental = 0, task_incremental = 0, images = 0;
 };
+/// How many rows of logits [B, C] have their highest at their label: among the classes
+/// [first, last), int64 [] on the logits' device.
+torch::Tensor count_correct(const torch::Tensor& logits, const torch::Tensor& labels, int64_t first,
+                            int64_t last);
 Correct evaluate(Learner& learner, const Dataset& data, const Task& task, int64_t seen,
                  const Config& config);
 

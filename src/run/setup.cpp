@@ -119,6 +119,10 @@ Learner::Learner(const Config& config, const Stream& stream, const Dataset& trai
           .at(config.method.name)
           .value.make({config.method, backbone, *efficiency, *images, stream.num_classes(),
                        static_cast<int64_t>(stream.tasks.size()), config.seed, device, folder});
+  if (config.eval.classes == "all" && !method->has_unseen_logits()) {
+    throw Error("eval.classes: " + config.method.name +
+                " has logits of the classes seen so far only; set it to seen");
+  }
   // Not before the method has said what of the backbone it trains (ConvPrompt: the norms).
   const auto prepare = [&](VisionTransformerImpl& vit) {
     if (config.precision == "bf16") vit.multiply_in_bf16();

@@ -232,9 +232,11 @@ Table make_table(const std::vector<Run>& all, const ReportOptions& options) {
   for (const char* key : {"dataset.name", "dataset.limit_train", "dataset.limit_test",
                           "stream.tasks", "stream.class_order", "backbone.name", "train.epochs",
                           "train.iterations", "train.batch_size", "train.optimizer.name",
-                          "train.optimizer.lr", "train.schedule", "train.augment", "precision"}) {
+                          "train.optimizer.lr", "train.schedule", "train.augment", "precision",
+                          "eval.classes"}) {
     const std::string value = get(runs.front()->settings, key);
     if (!keys.count(key) || differing.count(key) || value.empty() || value == "0") continue;
+    if (key == std::string("eval.classes") && value == "seen") continue;  // as everywhere
     equal += (equal.empty() ? "" : ", ") + std::string(key) + " " + value;
   }
   if (!equal.empty()) table.notes.insert(table.notes.begin(), "held equal: " + equal);
