@@ -60,6 +60,88 @@ TEST(KeepRatioTest, DecaysFromOneToTheMinimum) {
   EXPECT_NEAR(keep_ratio(0.5, 0.001, 1e6), 0.5, 1e-15);
 }
 
+std::vector<double> keeps(const LayerDroppingConfig& config, const StepTime& time,
+                          const std::vector<bool>& prompted = {}) {
+  return draw_drops(config, std::vector<int64_t>(4, 0), kImageTokens, time, 16, prompted).keep;
+}
+
+TEST(DroppingTest, ExemptBlocksRunAndMoveNoOthersDraw) {
+  LayerDroppingConfig config = dropping("random");
+  config.keep = 0.25;
+  LayerDroppingConfig first = config, prompted = config;
+  first.exempt_first = 2;
+  prompted.exempt_prompted = true;
+  const std::vector<bool> with_prompts{false, true, false, true};
+  EXPECT_EQ(keeps(first, {}), (std::vector<double>{1, 1, 0.25, 0.25}));
+  EXPECT_EQ(keeps(prompted, {}, with_prompts), (std::vector<double>{0.25, 1, 0.25, 1}));
+  EXPECT_EQ(keeps(config, {}, with_prompts), (std::vector<double>(4, 0.25)));
+  int64_t dropped = 0;
+  for (int64_t i = 0; i < 50; ++i) {
+    const auto skips = [&](const LayerDroppingConfig& c) {
+      return draw_drops(c, std::vector<int64_t>(4, 0), kImageTokens, at_iteration(i), 16,
+                        with_prompts)
+          .skip;
+    };
+    const auto all = skips(config), but_first = skips(first), but_prompted = skips(prompted);
+    for (size_t block = 0; block < 4; ++block) {
+      EXPECT_EQ(but_first[block], block >= 2 && all[block]);
+      EXPECT_EQ(but_prompted[block], block % 2 == 0 && all[block]);
+      dropped += all[block] ? 1 : 0;
+    }
+  }
+  EXPECT_GT(dropped, 100) << "of 200, three quarters";
+}
+
+// The reading of CPS-Prompt's authors: t is the epoch, gamma 1 / E, theta_bar 0.8, alpha 1.
+TEST(DroppingTest, TheClockMayCountEpochs) {
+  LayerDroppingConfig config = dropping("ald");
+  config.time = "epoch";
+  config.min_keep = 0.8;
+  config.decay = 1.0 / 20;
+  config.adjustment = 1;
+  StepTime time{7, 2, 1234, 54321, 5};
+  for (const double keep : keeps(config, time)) {
+    EXPECT_NEAR(keep, 0.2 * std::exp(-0.25) + 0.8, 1e-12);
+  }
+  time.epoch = 0;
+  EXPECT_EQ(keeps(config, time), (std::vector<double>(4, 1.0)));
+}
+
+// Ten tokens a block and a tau of 15, where all but nothing is kept: what is skipped merges nothing,
+// what is left out of the backward pass only does.
+TEST(DroppingTest, BackwardOnlyCountsTheMergesOfDroppedBlocks) {
+  LayerDroppingConfig config = dropping("ald");
+  config.min_keep = 1e-9;
+  config.decay = 1e9;
+  config.adjustment = 0.5;
+  const auto keep = [&] {
+    return draw_drops(config, std::vector<int64_t>(4, 10), kImageTokens, at_iteration(1), 15).keep;
+  };
+  EXPECT_EQ(keep(), (std::vector<double>(4, 1e-9)));
+  config.backward_only = true;
+  EXPECT_EQ(keep(), (std::vector<double>{1e-9, 1e-9, 0.5e-9, 0.5e-9}));
+}
+
+TEST(DroppingTest, RefusesWhatContradictsItself) {
+  const auto message = [](const LayerDroppingConfig& config) -> std::string {
+    try {
+      check_dropping(config, 12);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "";
+  };
+  LayerDroppingConfig config = dropping("ald");
+  config.exempt_first = 11;
+  EXPECT_EQ(message(config), "");
+  config.exempt_first = 12;
+  EXPECT_NE(message(config).find("leaves none of the backbone's 12 blocks to drop"),
+            std::string::npos);
+  config.exempt_first = 0;
+  config.rescale = config.backward_only = true;
+  EXPECT_NE(message(config).find("rescale makes up for"), std::string::npos);
+}
+
 // Algorithm 2 with Algorithm 1's nominal schedule: ViT-L (24 blocks) and ViT-B (12 blocks).
 TEST(AldTest, AdjustsFromTheBlockAfterTwiceNMerges) {
   struct Case {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "methods/method.h"
 #include "other_device.h"
@@ -254,6 +255,26 @@ TEST(RepTest, LearnsTheSameOnAnotherDevice) {
     SCOPED_TRACE(name);
     expect_the_same_on_another_device(name, rep);
   }
+}
+
+TEST(RepTest, MethodsSayWhichBlocksTheyPutPromptsInto) {
+  EfficiencyConfig wish;
+  wish.layer_dropping.kind = "random";
+  wish.layer_dropping.keep = 0;
+  wish.layer_dropping.exempt_prompted = true;
+  const std::map<std::string, std::vector<bool>> skipped{
+      {"dualprompt", {false, false, false, false, false, true}},
+      {"coda_prompt", {false, false, false, false, false, true}},
+      {"hide_prompt", {false, false, false, false, false, true}},
+      {"convprompt", {false, false, false, false, false, false}}};
+  for (const auto& [name, skip] : skipped) {
+    SCOPED_TRACE(name);
+    Subject subject(name, torch::kCPU, wish);
+    EXPECT_NO_THROW(subject.efficiency->check_prompted_blocks(name));
+    EXPECT_EQ(subject.efficiency->train_plan().skip, skip);
+  }
+  Subject l2p("l2p", torch::kCPU, wish);  // its prompts come in with the image
+  EXPECT_THROW(l2p.efficiency->check_prompted_blocks("l2p"), Error);
 }
 
 TEST_P(EveryMethod, StillScoresPastClassesAfterALaterTask) {

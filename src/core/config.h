@@ -101,9 +101,15 @@ struct LayerDroppingConfig {
   std::string threshold = "auto";       // tau, in merged tokens; auto: 2 n
   double adjustment = 0.9;              // alpha
   double keep = 0.75;                   // of kind `random`: the keep ratio of every block
-  std::string time = "task_iteration";  // t: task_iteration | iteration | block (published code)
+  std::string time = "task_iteration";  // t: task_iteration | iteration (of the run) | epoch (of
+                                        // the task) | block (published code)
   std::string count = "actual";         // merges that feed tau: actual | nominal
   bool count_own = false;               // whether a block's own merge counts for its own draw
+  int64_t exempt_first = 0;             // blocks, from the first on, that are never dropped
+  bool exempt_prompted = false;         // nor are those into which the method puts prompts
+  bool rescale = false;                 // a block that runs has its residual branches times 1 / keep
+  bool backward_only = false;           // a dropped block runs, as in a test, but the gradient goes
+                                        // around it: what is saved is its backward pass
   template <class Visitor>
   void fields(Visitor&& visit) {
     visit("kind", kind, one_of({"none", "ald", "pld", "random"}));
@@ -112,9 +118,13 @@ struct LayerDroppingConfig {
     visit("threshold", threshold);
     visit("adjustment", adjustment, between(0, 1));
     visit("keep", keep, between(0, 1));
-    visit("time", time, one_of({"task_iteration", "iteration", "block"}));
+    visit("time", time, one_of({"task_iteration", "iteration", "epoch", "block"}));
     visit("count", count, one_of({"actual", "nominal"}));
     visit("count_own", count_own);
+    visit("exempt_first", exempt_first, at_least(0));
+    visit("exempt_prompted", exempt_prompted);
+    visit("rescale", rescale);
+    visit("backward_only", backward_only);
   }
 };
 

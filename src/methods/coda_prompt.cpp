@@ -89,6 +89,7 @@ class CodaPrompt final : public Method {
       keys_.push_back(make({M, D}));
       attentions_.push_back(make({M, D}));
     }
+    efficiency_.set_prompted_blocks(options.layers);
   }
 
   void begin_task(const Task& task) override {

@@ -108,6 +108,7 @@ class ConvPrompt final : public Method {
       if (item.key().find("norm") != std::string::npos) norms_.push_back(item);
     }
     for (auto& norm : norms_) norm.value().set_requires_grad(true);
+    efficiency_.set_prompted_blocks(layers_);
 
     const int64_t D = dim(), H = heads(), overlap = options.kernel_size - 1;
     const auto layers = static_cast<int64_t>(layers_.size());

@@ -55,6 +55,9 @@ class DualPrompt final : public Method {
                   " is less than the stream's " + std::to_string(context.num_tasks) +
                   " tasks; every task trains an expert prompt of its own");
     }
+    auto prompted = options.general_layers;
+    prompted.insert(prompted.end(), options.expert_layers.begin(), options.expert_layers.end());
+    efficiency_.set_prompted_blocks(prompted);
     const int64_t D = backbone_->options.embed_dim;
     const auto uniform = [&](at::IntArrayRef shape) {
       return (torch::rand(shape) * 2 - 1).to(context.device).set_requires_grad(true);

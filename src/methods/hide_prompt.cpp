@@ -255,6 +255,7 @@ class HidePrompt final : public Method {
                     std::to_string(backbone_->options.depth - 1));
       }
     }
+    efficiency_.set_prompted_blocks(options.layers);
     const auto layers = static_cast<int64_t>(options.layers.size());
     for (int64_t i = 0; i < context.num_tasks; ++i) {
       prompts_.push_back(

@@ -29,12 +29,21 @@ struct ForwardPlan {
   std::vector<int64_t> merge;           // per block, image tokens merged away between attention and
                                         // MLP; [CLS] and prompts never are; empty: none
   std::vector<bool> skip;               // per block: identity; empty: none
+  std::vector<bool> detach;             // per block: it runs, and the gradient goes around it, as if
+                                        // its residual branches were constants; empty: none
+  std::vector<double> scale;            // per block, on its residual branches; empty: 1
   bool proportional_attention = false;  // attention logits + log(size of the key's token)
   bool size_weighted = true;            // merged token = size-weighted mean
   TokenRange outputs;                   // of [CLS | prompts], what the pass is for: its last block
                                         // makes nothing else, which changes no value of them
 
   bool skips(int64_t block) const { return !skip.empty() && skip[static_cast<size_t>(block)]; }
+  bool detaches(int64_t block) const {
+    return !detach.empty() && detach[static_cast<size_t>(block)];
+  }
+  double scale_of(int64_t block) const {
+    return scale.empty() ? 1 : scale[static_cast<size_t>(block)];
+  }
   int64_t merges(int64_t block) const {
     return merge.empty() ? 0 : merge[static_cast<size_t>(block)];
   }

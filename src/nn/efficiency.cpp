@@ -11,21 +11,29 @@ namespace rep {
 
 StepLog& StepLog::operator+=(const StepLog& other) {
   steps += other.steps;
-  tokens.resize(std::max(tokens.size(), other.tokens.size()));
-  executions.resize(tokens.size());
-  for (size_t i = 0; i < other.tokens.size(); ++i) {
-    tokens[i] += other.tokens[i];
-    executions[i] += other.executions[i];
-  }
+  const auto add = [](std::vector<int64_t>& to, const std::vector<int64_t>& more) {
+    to.resize(std::max(to.size(), more.size()));
+    for (size_t i = 0; i < more.size(); ++i) to[i] += more[i];
+  };
+  add(tokens, other.tokens);
+  add(executions, other.executions);
+  add(backward_tokens, other.backward_tokens);
+  add(backward_executions, other.backward_executions);
   return *this;
 }
 
 void StepLog::state(State& s) {
-  Json json{{"steps", steps}, {"tokens", tokens}, {"executions", executions}};
+  Json json{{"steps", steps},
+            {"tokens", tokens},
+            {"executions", executions},
+            {"backward_tokens", backward_tokens},
+            {"backward_executions", backward_executions}};
   s("step_log", json);
   steps = json.at("steps");
-  tokens = json.at("tokens").get<std::vector<int64_t>>();
-  executions = json.at("executions").get<std::vector<int64_t>>();
+  json.at("tokens").get_to(tokens);
+  json.at("executions").get_to(executions);
+  json.at("backward_tokens").get_to(backward_tokens);
+  json.at("backward_executions").get_to(backward_executions);
 }
 
 Efficiency::Efficiency(const EfficiencyConfig& config, std::shared_ptr<Backbone> backbone,
@@ -34,6 +42,7 @@ Efficiency::Efficiency(const EfficiencyConfig& config, std::shared_ptr<Backbone>
   if (const auto* vit = dynamic_cast<const VisionTransformerImpl*>(backbone_.get())) {
     vit_ = vit->options;
     merge_ = merging_schedule(config.token_merging, vit_->depth);
+    check_dropping(config.layer_dropping, vit_->depth);
   } else if (config.token_merging.kind != "none" || config.layer_dropping.kind != "none" ||
              !query_backbone_.is_empty()) {
     throw Error(
@@ -89,17 +98,29 @@ ForwardPlan Efficiency::train_plan(int64_t prompts) {
   plan.merge = merge_;
   plan.proportional_attention = config_.token_merging.proportional_attention;
   plan.size_weighted = config_.token_merging.size_weighted;
-  const double threshold = drop_threshold(config_.layer_dropping, config_.token_merging);
-  plan.skip =
-      draw_drops(config_.layer_dropping, merge_, vit_->num_patches(), time_, threshold).skip;
+  const LayerDroppingConfig& dropping = config_.layer_dropping;
+  const Drops drops = draw_drops(dropping, merge_, vit_->num_patches(), time_,
+                                 drop_threshold(dropping, config_.token_merging), prompted_);
+  (dropping.backward_only ? plan.detach : plan.skip) = drops.skip;
+  if (dropping.kind != "none" && dropping.rescale) {
+    for (size_t i = 0; i < drops.keep.size(); ++i) {
+      plan.scale.push_back(drops.skip[i] ? 1 : 1 / drops.keep[i]);
+    }
+  }
+  if (first) enter(plan, prompts);
+  return plan;
+}
 
-  if (!first) return plan;
+void Efficiency::enter(const ForwardPlan& plan, int64_t prompts) {
   const auto tokens = tokens_per_block(*vit_, plan, prompts);
   for (size_t i = 0; i < tokens.size(); ++i) {
+    const auto block = static_cast<int64_t>(i);
     log_.tokens[i] += tokens[i];
-    log_.executions[i] += plan.skip[i] ? 0 : 1;
+    log_.executions[i] += plan.skips(block) ? 0 : 1;
+    if (plan.skips(block) || plan.detaches(block)) continue;
+    log_.backward_tokens[i] += tokens[i];
+    ++log_.backward_executions[i];
   }
-  return plan;
 }
 
 ForwardPlan Efficiency::test_plan() const {
@@ -112,13 +133,29 @@ ForwardPlan Efficiency::test_plan() const {
   return plan;
 }
 
+void Efficiency::set_prompted_blocks(const std::vector<int64_t>& blocks) {
+  if (!vit_) return;
+  prompted_.assign(static_cast<size_t>(vit_->depth), false);
+  for (const int64_t block : blocks) prompted_.at(static_cast<size_t>(block)) = true;
+}
+
+void Efficiency::check_prompted_blocks(const std::string& method) const {
+  const bool asked =
+      config_.layer_dropping.kind != "none" && config_.layer_dropping.exempt_prompted;
+  if (asked && std::find(prompted_.begin(), prompted_.end(), true) == prompted_.end()) {
+    throw Error("efficiency.layer_dropping.exempt_prompted: " + method +
+                " puts no prompts of their own into blocks; set it to false, or take exempt_first");
+  }
+}
+
 bool Efficiency::changes_training() const {
   return config_.token_merging.kind != "none" || config_.layer_dropping.kind != "none";
 }
 
 void Efficiency::clear_log() {
   const auto depth = static_cast<size_t>(vit_ ? vit_->depth : 0);
-  log_ = {0, std::vector<int64_t>(depth, 0), std::vector<int64_t>(depth, 0)};
+  const std::vector<int64_t> zeros(depth, 0);
+  log_ = {0, zeros, zeros, zeros, zeros};
 }
 
 void Efficiency::state(State& s) {

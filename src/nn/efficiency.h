@@ -19,7 +19,9 @@ struct StepLog {
   int64_t steps = 0;
   std::vector<int64_t>
       tokens;  // per block: tokens that entered it, summed over steps (0 if skipped)
-  std::vector<int64_t> executions;  // per block: steps in which it ran
+  std::vector<int64_t> executions;  // per block: steps in which it ran,
+  std::vector<int64_t> backward_tokens;      // of the tokens, those of steps in which it was also
+  std::vector<int64_t> backward_executions;  // part of the backward pass; and these steps
   StepLog& operator+=(const StepLog& other);
   void state(State& s);
 };
@@ -56,6 +58,11 @@ class Efficiency {
   /// Whether the backbone itself answers queries, so that a query is its plain feature.
   bool query_is_feature() const { return query_backbone_.is_empty(); }
 
+  /// The blocks into which the method puts prompts of their own (prefixes; not tokens that enter with
+  /// the image): what layer_dropping.exempt_prompted is about. A method says so when it is made.
+  void set_prompted_blocks(const std::vector<int64_t>& blocks);
+  /// Throws Error where exempt_prompted is asked for and `method` named no blocks.
+  void check_prompted_blocks(const std::string& method) const;
   /// The plan of a training step that carries `prompts` prompt tokens (merging and dropping drawn
   /// for the time last set), entered in the log: a step with several passes counts once.
   ForwardPlan train_plan(int64_t prompts = 0);
@@ -80,6 +87,7 @@ class Efficiency {
   void bookkeeping(State& s);
 
  private:
+  void enter(const ForwardPlan& plan, int64_t prompts);  // in the log
   struct Memory {
     torch::Tensor queries, known;  // float [images, D], bool [images], on the CPU
   };
@@ -94,6 +102,7 @@ class Efficiency {
   VisionTransformer query_backbone_{nullptr};
   torch::Tensor projection_;    // [d, D] or undefined
   std::vector<int64_t> merge_;  // the schedule of token_merging
+  std::vector<bool> prompted_;  // per block; empty: none
   StepTime time_;
   StepLog log_;
   bool logged_ = false;  // this time's plan

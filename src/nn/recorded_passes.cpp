@@ -16,8 +16,11 @@ namespace {
 constexpr int64_t kTimesBefore = 2, kMostRecordings = 8, kMostSeen = 4096;
 
 bool can_be_recorded(const ForwardPlan& plan) {
-  return !plan.make_prefix && plan.adapters.empty() &&
-         std::find(plan.skip.begin(), plan.skip.end(), true) == plan.skip.end();
+  const auto any = [](const std::vector<bool>& blocks) {
+    return std::find(blocks.begin(), blocks.end(), true) != blocks.end();
+  };
+  return !plan.make_prefix && plan.adapters.empty() && !any(plan.skip) && !any(plan.detach) &&
+         plan.scale.empty();
 }
 
 // The plan's tensors that come from outside: prompts and prefixes.

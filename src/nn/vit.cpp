@@ -47,6 +47,24 @@ void merge(TokenStream& stream, const torch::Tensor& metric, int64_t r, bool siz
   stream.sizes = merge_sizes(sizes, matching);
 }
 
+torch::Tensor adapted(const torch::Tensor& x, const Adapter& adapter) {
+  const torch::Tensor inner =
+      torch::relu(torch::linear(x, adapter.down_weight, adapter.down_bias));
+  return adapter.scale * torch::linear(inner, adapter.up_weight, adapter.up_bias);
+}
+
+// `value`, which was computed without a gradient, with that of x.
+struct AroundFunction : torch::autograd::Function<AroundFunction> {
+  static torch::Tensor forward(torch::autograd::AutogradContext*, const torch::Tensor&,
+                               const torch::Tensor& value) {
+    return value.detach();
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext*,
+                                                 torch::autograd::variable_list grads) {
+    return {grads[0], {}};
+  }
+};
+
 const Registered<VitOptions> kNano{
     "vit_nano",
     "a small ViT/4 for 32-pixel images, for tests and the offline default",
@@ -116,18 +134,25 @@ void BlockImpl::forward(TokenStream& stream, const ForwardPlan& plan, int64_t in
   if (!prefix.defined() && plan.make_prefix) prefix = plan.make_prefix(stream.x, index);
   const torch::Tensor log_sizes =
       plan.proportional_attention && stream.sizes.defined() ? stream.sizes.log() : torch::Tensor();
-  torch::Tensor metric;
-  const torch::Tensor mixed =
-      attn->forward(stream.x, norm1, prefix, log_sizes, outputs, r > 0 ? &metric : nullptr);
-  stream.x = only(outputs, stream.x) + mixed;
+  const bool detached = plan.detaches(index);
+  const double scale = plan.scale_of(index);
+  const auto input = [&] { return detached ? stream.x.detach() : stream.x; };  // of a branch
+  torch::Tensor metric, mixed;
+  {
+    const torch::AutoGradMode branch(torch::GradMode::is_enabled() && !detached);
+    mixed = attn->forward(input(), norm1, prefix, log_sizes, outputs, r > 0 ? &metric : nullptr);
+  }
+  stream.x = torch::add(only(outputs, stream.x), mixed, scale);
   if (r > 0) merge(stream, metric, r, plan.size_weighted);
   const torch::Tensor before = stream.x;
-  stream.x = operations->residual_mlp(before, norm2, mlp, recompute);
-  if (plan.adapters.empty()) return;
-  const Adapter& adapter = plan.adapters[block];
-  const torch::Tensor inner =
-      torch::relu(torch::linear(before, adapter.down_weight, adapter.down_bias));
-  stream.x = stream.x + adapter.scale * torch::linear(inner, adapter.up_weight, adapter.up_bias);
+  {
+    const torch::AutoGradMode branch(torch::GradMode::is_enabled() && !detached);
+    const torch::Tensor x = input();
+    stream.x = operations->residual_mlp(x, norm2, mlp, recompute);
+    if (!plan.adapters.empty()) stream.x = stream.x + adapted(x, plan.adapters[block]);
+  }
+  if (scale != 1) stream.x = torch::lerp(before, stream.x, scale);
+  if (detached && before.requires_grad()) stream.x = AroundFunction::apply(before, stream.x);
 }
 
 VisionTransformerImpl::VisionTransformerImpl(const VitOptions& options_) : options(options_) {

@@ -131,7 +131,7 @@ void train_task(Learner& learner, const Dataset& data, const Task& task, int64_t
       {
         const PhaseScope phase(Phase::kForward);
         learner.efficiency->set_time(
-            {config.seed, task.index, position.iteration, position.total_iterations});
+            {config.seed, task.index, position.iteration, position.total_iterations, epoch});
         optimizer.zero_grad();
         loss = method.loss(share.batch);
       }

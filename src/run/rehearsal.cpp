@@ -158,21 +158,29 @@ class Rehearsal {
     books.begin_task(task, train_->class_names());
     std::vector<MeasuredStep> measured;
     PhaseCost before = metered();
-    std::vector<int64_t> logged = learner_->efficiency->log().tokens;
+    StepLog logged = learner_->efficiency->log();
     train_task(
         *learner_, *train_, task, last() + 1, config, position, {},
         [&](Optimizer&, const StepReport*) {
           const PhaseCost now = metered();
-          const std::vector<int64_t>& log = learner_->efficiency->log().tokens;
-          const std::vector<int64_t> entered = minus(log, logged);
-          measured.push_back({now - before, tokens_work(entered, learner_->backbone->feature_dim()),
+          const std::vector<int64_t> entered =
+              minus(learner_->efficiency->log().tokens, logged.tokens);
+          measured.push_back({now - before, work_since(logged),
                               share_of(position.iteration - 1, images)});
           before = now;
           if (!entered.empty() && entered.front() > 0) first_block_tokens_ = entered.front();
-          logged = log;
+          logged = learner_->efficiency->log();
         },
         books, quiet);
     return measured;
+  }
+
+  // tokens_work of the step that was logged since.
+  double work_since(const StepLog& before) const {
+    const StepLog& log = learner_->efficiency->log();
+    return tokens_work(minus(log.tokens, before.tokens),
+                       minus(log.backward_tokens, before.backward_tokens),
+                       learner_->backbone->feature_dim());
   }
 
   void take_steps(const Task& task) {
@@ -212,13 +220,13 @@ class Rehearsal {
         vit && first_block_tokens_ > 0 ? first_block_tokens_ - 1 - vit->options.num_patches() : 0;
     double sum = 0, highest = -1;
     int64_t fullest = 0;
-    std::vector<int64_t> logged = learner_->efficiency->log().tokens;
+    const int64_t per_epoch = std::max<int64_t>(1, batches(images_[static_cast<size_t>(task)]));
+    StepLog logged = learner_->efficiency->log();
     for (int64_t step = 0; step < steps; ++step) {
-      learner_->efficiency->set_time({config_.seed, task, step, before + step});
+      learner_->efficiency->set_time({config_.seed, task, step, before + step, step / per_epoch});
       learner_->efficiency->train_plan(prompts);
-      const std::vector<int64_t>& log = learner_->efficiency->log().tokens;
-      const double work = tokens_work(minus(log, logged), learner_->backbone->feature_dim());
-      logged = log;
+      const double work = work_since(logged);
+      logged = learner_->efficiency->log();
       sum += work;
       if (work > highest) fullest = step;
       highest = std::max(highest, work);

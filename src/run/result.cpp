@@ -205,6 +205,12 @@ Json Result::cost_json() const {
       {"blocks_mean", per_step(executions)},
       {"efficiency",
        {{"tokens_per_block_mean", tokens_mean}, {"block_run_fraction", run_fraction}}}};
+  if (steps.backward_executions != steps.executions) {
+    Json& fractions = per_iteration["efficiency"]["block_backward_fraction"] = Json::array();
+    for (const int64_t executions_of_block : steps.backward_executions) {
+      fractions.push_back(per_step(executions_of_block));
+    }
+  }
   return {{"total", std::move(total)},
           {"per_task", std::move(per_task)},
           {"per_iteration", std::move(per_iteration)},

@@ -123,6 +123,7 @@ Learner::Learner(const Config& config, const Stream& stream, const Dataset& trai
     throw Error("eval.classes: " + config.method.name +
                 " has logits of the classes seen so far only; set it to seen");
   }
+  efficiency->check_prompted_blocks(config.method.name);
   // Not before the method has said what of the backbone it trains (ConvPrompt: the norms).
   const auto prepare = [&](VisionTransformerImpl& vit) {
     if (config.precision == "bf16") vit.multiply_in_bf16();

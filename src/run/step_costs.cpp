@@ -43,14 +43,17 @@ Amount amount_of(const PhaseCost& cost) {
   return amount;
 }
 
-double tokens_work(const std::vector<int64_t>& tokens, int64_t D) {
-  int64_t work = 0, last = 0;  // `last`: tokens of the latest block that runs
-  for (const int64_t n : tokens) {
-    if (n == 0) continue;
-    work += last * (6 * D + last);
-    last = n;
-  }
-  return static_cast<double>(work) + 1.5 * static_cast<double>(last * D);
+double tokens_work(const std::vector<int64_t>& tokens, const std::vector<int64_t>& backward,
+                   int64_t D) {
+  size_t last = tokens.size();  // the last block that runs
+  while (last > 0 && tokens[last - 1] == 0) --last;
+  const auto work = [&](const std::vector<int64_t>& entered) {
+    int64_t whole = 0;
+    for (size_t i = 0; i + 1 < last; ++i) whole += entered[i] * (6 * D + entered[i]);
+    const int64_t short_one = last > 0 ? entered[last - 1] * D : 0;
+    return static_cast<double>(whole) + 1.5 * static_cast<double>(short_one);
+  };
+  return (work(tokens) + work(backward)) / 2;
 }
 
 StepCost mean_step(const std::vector<MeasuredStep>& steps, size_t fresh) {

@@ -30,8 +30,11 @@ struct StepCost {
 
 /// What the tokens that enter the blocks of width D multiply in them, but for a factor: a block's
 /// 12 D^2 a token and 2 N D a token in attention; in the last block that runs 3 D^2 a token, since
-/// the rest is for the few outputs only. `tokens`: of each block, 0 where it is skipped.
-double tokens_work(const std::vector<int64_t>& tokens, int64_t D);
+/// the rest is for the few outputs only. The mean of the forward and the backward pass, which are
+/// taken to multiply alike. `tokens`: of each block, 0 where it is skipped; `backward`: the same, 0
+/// also where the gradient goes around the block.
+double tokens_work(const std::vector<int64_t>& tokens, const std::vector<int64_t>& backward,
+                   int64_t D);
 
 /// A step that was measured.
 struct MeasuredStep {

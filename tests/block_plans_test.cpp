@@ -1,0 +1,268 @@
+// Blocks that the gradient goes around, and scaled ones, by algebra on a small random ViT.
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+#include "nn/efficiency.h"
+#include "nn/vit.h"
+#include "tensor/meter.h"
+#include "tensor/torch.h"
+
+namespace rep {
+namespace {
+
+using torch::Tensor;
+
+const bool kMetered = (install_meter(), true);  // before the first tensor
+
+constexpr int64_t kImages = 3, kDepth = 6, kPrompt = 4;
+
+struct Rig {
+  Rig() {
+    torch::manual_seed(3);
+    vit = VisionTransformer(vit_options("vit_nano"));
+    {
+      const torch::NoGradGuard no_grad;  // so that every branch counts
+      for (auto& parameter : vit->parameters()) {
+        if (parameter.dim() == 2) parameter.mul_(6);
+      }
+    }
+    vit->train_last_blocks(0);
+    images = torch::rand({kImages, 3, 32, 32});
+    weights = torch::randn({kImages, 96});
+    prompts = torch::randn({kImages, kPrompt, 96}).set_requires_grad(true);
+    for (int64_t i = 0; i < kDepth; ++i) {
+      prefixes.push_back(torch::randn({kImages, 2, kPrompt, 96}).set_requires_grad(true));
+    }
+  }
+  ForwardPlan plan() const {
+    ForwardPlan plan;
+    plan.prompts = prompts;
+    plan.prefixes = prefixes;
+    return plan;
+  }
+  /// The features, and the gradients of a weighted sum of them: of the prompts, then of each prefix.
+  std::pair<Tensor, std::vector<Tensor>> pass(const ForwardPlan& plan) {
+    const Tensor features = vit->features(images, plan);
+    std::vector<Tensor> inputs{prompts};
+    inputs.insert(inputs.end(), prefixes.begin(), prefixes.end());
+    return {features.detach(),
+            torch::autograd::grad({(features * weights).sum()}, inputs, {}, false, false, true)};
+  }
+  VisionTransformer vit{nullptr};
+  Tensor images, weights, prompts;
+  std::vector<Tensor> prefixes;
+};
+
+ForwardPlan detaching(ForwardPlan plan, std::vector<bool> blocks) {
+  plan.detach = std::move(blocks);
+  return plan;
+}
+
+const std::vector<bool> kSome{true, false, true, true, false, true};
+
+TEST(DetachedBlocks, RunForwardToTheSameBits) {
+  Rig rig;
+  for (const bool merging : {false, true}) {
+    ForwardPlan plan = rig.plan();
+    if (merging) plan.merge = {0, 4, 4, 8, 8, 8};
+    plan.proportional_attention = merging;
+    const auto [whole, ignored] = rig.pass(plan);
+    EXPECT_TRUE(rig.pass(detaching(plan, kSome)).first.equal(whole)) << merging;
+    const torch::NoGradGuard no_grad;
+    EXPECT_TRUE(rig.vit->features(rig.images, detaching(plan, kSome)).equal(whole)) << merging;
+  }
+}
+
+// The graph in which a detached block is x + constant, put together by hand.
+TEST(DetachedBlocks, HaveTheGradientOfTheGraphWithoutTheirBranch) {
+  Rig rig;
+  const ForwardPlan plan = rig.plan();
+  const auto [features, gradients] = rig.pass(detaching(plan, kSome));
+
+  TokenStream stream;
+  const Tensor first = rig.vit->pos_embed.narrow(1, 0, 1);
+  stream.x = torch::cat({(rig.vit->cls_token + first).expand({kImages, -1, -1}),
+                         rig.prompts + first,
+                         rig.vit->patch_embed->forward(rig.images) +
+                             rig.vit->pos_embed.narrow(1, 1, rig.vit->options.num_patches())},
+                        1);
+  stream.prompts = kPrompt;
+  for (int64_t i = 0; i < kDepth; ++i) {
+    const Tensor before = stream.x;
+    rig.vit->blocks[static_cast<size_t>(i)]->forward(stream, plan, i);
+    if (kSome[static_cast<size_t>(i)]) stream.x = before + (stream.x - before).detach();
+  }
+  const Tensor expected = rig.vit->norm->forward(stream.x).select(1, 0);
+  EXPECT_TRUE(features.allclose(expected.detach(), 1e-4, 1e-5));
+  std::vector<Tensor> inputs{rig.prompts};
+  inputs.insert(inputs.end(), rig.prefixes.begin(), rig.prefixes.end());
+  const auto by_hand = torch::autograd::grad({(expected * rig.weights).sum()}, inputs, {}, false,
+                                             false, /*allow_unused=*/true);
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    ASSERT_EQ(gradients[i].defined(), by_hand[i].defined()) << i;
+    EXPECT_EQ(gradients[i].defined(), i == 0 || !kSome[i - 1]) << "prefix of block " << i - 1;
+    if (!gradients[i].defined()) continue;
+    const double size = by_hand[i].abs().max().item<double>();
+    EXPECT_GT(size, 0) << i;
+    EXPECT_TRUE(gradients[i].allclose(by_hand[i], 1e-3, 1e-4 * size)) << i;
+  }
+}
+
+// Where a block's branches are zero, whatever comes in, going around them changes nothing: what is
+// left of the block is the merge, which the gradient goes through.
+TEST(DetachedBlocks, LetTheGradientThroughTheirMerge) {
+  Rig rig;
+  {
+    const torch::NoGradGuard no_grad;
+    BlockImpl& block = *rig.vit->blocks[2];
+    for (auto& linear : {block.attn->proj, block.mlp->fc2}) {
+      linear->weight.zero_();
+      linear->bias.zero_();
+    }
+  }
+  ForwardPlan plan = rig.plan();
+  plan.prefixes[2] = Tensor();
+  plan.merge = {0, 0, 20, 0, 0, 0};
+  const auto [features, whole] = rig.pass(plan);
+  const auto [same, around] = rig.pass(detaching(plan, {false, false, true, false, false, false}));
+  EXPECT_TRUE(same.equal(features));
+  for (size_t i = 0; i < whole.size(); ++i) {
+    if (!whole[i].defined()) continue;
+    EXPECT_TRUE(around[i].allclose(whole[i], 1e-4, 1e-6)) << i;
+  }
+}
+
+TEST(DetachedBlocks, CostNoBackwardPassAndKeepNothingForIt) {
+  Rig rig;
+  const auto backward_macs = [&](const std::vector<bool>& detach) {
+    const Tensor tokens = rig.vit->forward(rig.images, detaching(rig.plan(), detach));
+    const int64_t before = macs_so_far();
+    tokens.sum().backward();
+    return macs_so_far() - before;
+  };
+  const int64_t whole = backward_macs({});
+  EXPECT_EQ(2 * backward_macs({true, false, true, false, true, false}), whole);
+  EXPECT_EQ(backward_macs(std::vector<bool>(kDepth, true)), 0);
+
+  const auto held_bytes = [&](const std::vector<bool>& detach) {
+    const int64_t before = tensor_bytes();
+    const Tensor tokens = rig.vit->forward(rig.images, detaching(rig.plan(), detach));
+    return tensor_bytes() - before;
+  };
+  const int64_t all = held_bytes({}), half = held_bytes({true, false, true, false, true, false});
+  const int64_t none = held_bytes(std::vector<bool>(kDepth, true));
+  EXPECT_NEAR(static_cast<double>(all - half), static_cast<double>(half - none),
+              0.02 * static_cast<double>(all));
+  EXPECT_LT(none, all / 10);
+}
+
+// The same as a network whose branches end in scaled layers.
+TEST(ScaledBlocks, HaveTheirResidualBranchesTimesTheFactor) {
+  Rig rig, scaled;
+  ForwardPlan plan = rig.plan();
+  plan.merge = {0, 4, 4, 8, 8, 8};
+  ForwardPlan with_factors = plan;
+  with_factors.scale = {1, 2, 1, 1.25, 4, 1};
+  {
+    const torch::NoGradGuard no_grad;
+    for (size_t i = 0; i < kDepth; ++i) {
+      BlockImpl& block = *scaled.vit->blocks[i];
+      for (auto& linear : {block.attn->proj, block.mlp->fc2}) {
+        linear->weight.mul_(with_factors.scale[i]);
+        linear->bias.mul_(with_factors.scale[i]);
+      }
+    }
+  }
+  const auto [found, gradients] = rig.pass(with_factors);
+  scaled.prompts = rig.prompts;
+  scaled.prefixes = rig.prefixes;
+  const auto [expected, by_hand] = scaled.pass(plan);
+  EXPECT_TRUE(found.allclose(expected, 1e-3, 1e-4));
+  EXPECT_FALSE(found.allclose(rig.pass(plan).first, 1e-2, 1e-2));
+  for (size_t i = 0; i < by_hand.size(); ++i) {
+    const double size = by_hand[i].abs().max().item<double>();
+    EXPECT_TRUE(gradients[i].allclose(by_hand[i], 1e-2, 1e-3 * size)) << i;
+  }
+  plan.scale.assign(kDepth, 1);
+  EXPECT_TRUE(rig.pass(plan).first.equal([&] {
+    plan.scale.clear();
+    return rig.pass(plan).first;
+  }()));
+}
+
+EfficiencyConfig dropping_half() {
+  EfficiencyConfig config;
+  config.layer_dropping.kind = "random";
+  config.layer_dropping.keep = 0.5;
+  return config;
+}
+
+TEST(EfficiencyVariants, BackwardOnlyRunsEverythingAndLogsBothPasses) {
+  Rig rig;
+  EfficiencyConfig config = dropping_half();
+  config.layer_dropping.backward_only = true;
+  Efficiency efficiency(config, rig.vit.ptr(), VisionTransformer(nullptr), 5);
+  int64_t in_backward = 0;
+  for (int64_t i = 0; i < 20; ++i) {
+    efficiency.set_time({5, 0, i, i, 0});
+    const ForwardPlan plan = efficiency.train_plan();
+    for (int64_t block = 0; block < kDepth; ++block) {
+      EXPECT_FALSE(plan.skips(block));
+      in_backward += plan.detaches(block) ? 0 : 1;
+    }
+  }
+  const StepLog& log = efficiency.log();
+  int64_t logged = 0;
+  for (size_t block = 0; block < kDepth; ++block) {
+    EXPECT_EQ(log.executions[block], 20);
+    EXPECT_EQ(log.tokens[block], 20 * 65);
+    EXPECT_EQ(log.backward_tokens[block], 65 * log.backward_executions[block]);
+    logged += log.backward_executions[block];
+  }
+  EXPECT_EQ(logged, in_backward);
+  EXPECT_GT(in_backward, 40);
+  EXPECT_LT(in_backward, 80);
+}
+
+TEST(EfficiencyVariants, RescaleDividesWhatRunsByItsProbability) {
+  Rig rig;
+  EfficiencyConfig config = dropping_half();
+  config.layer_dropping.rescale = true;
+  config.layer_dropping.exempt_first = 1;
+  Efficiency efficiency(config, rig.vit.ptr(), VisionTransformer(nullptr), 5);
+  const ForwardPlan plan = efficiency.train_plan();
+  EXPECT_EQ(plan.scale_of(0), 1) << "it always runs";
+  for (int64_t block = 1; block < kDepth; ++block) {
+    if (!plan.skips(block)) {
+      EXPECT_EQ(plan.scale_of(block), 2) << block;
+    }
+  }
+  EXPECT_TRUE(efficiency.test_plan().scale.empty());
+}
+
+TEST(EfficiencyVariants, PromptedBlocksAreExemptAndWithoutAnyItIsAnError) {
+  Rig rig;
+  EfficiencyConfig config = dropping_half();
+  config.layer_dropping.keep = 0;
+  config.layer_dropping.exempt_prompted = true;
+  Efficiency efficiency(config, rig.vit.ptr(), VisionTransformer(nullptr), 5);
+  try {
+    efficiency.check_prompted_blocks("l2p");
+    ADD_FAILURE() << "taken";
+  } catch (const Error& e) {
+    EXPECT_STREQ(e.what(),
+                 "efficiency.layer_dropping.exempt_prompted: l2p puts no prompts of their own into "
+                 "blocks; set it to false, or take exempt_first");
+  }
+  efficiency.set_prompted_blocks({1, 4});
+  EXPECT_NO_THROW(efficiency.check_prompted_blocks("dualprompt"));
+  EXPECT_EQ(efficiency.train_plan().skip,
+            (std::vector<bool>{true, false, true, true, false, true}));
+}
+
+}  // namespace
+}  // namespace rep
