@@ -246,7 +246,8 @@ TEST(Ranpac, SolvesTheRidgeSystem) {
   expect_close(ridge.gram(), torch::mm(H.t(), H));
   expect_close(ridge.prototypes(), torch::mm(H.t(), Y));
   expect_close(ridge.weight(), W);
-  expect_close(ridge.logits(h), torch::mm(H, W));
+  const Tensor seen = torch::tensor({0, 1, 3});  // class 2 has no images
+  expect_close(ridge.logits(h).index_select(1, seen), torch::mm(H, W).index_select(1, seen));
 }
 
 TEST(Ranpac, RaisesLambdaWhereTheSystemIsSingular) {
@@ -256,6 +257,27 @@ TEST(Ranpac, RaisesLambdaWhereTheSystemIsSingular) {
   EXPECT_GT(lambda, 1e-17);
   EXPECT_LT(lambda, 1e-12);
   EXPECT_TRUE(ridge.weight().isfinite().all().item<bool>());
+}
+
+TEST(Ranpac, EndsWithASentenceWhereNoRidgeHelps) {
+  RidgeClassifier ridge(2, 2, torch::kCPU);
+  ridge.add(torch::full({1, 2}, 1e25f), labels_of({0}));  // finite; its square is not
+  try {
+    ridge.solve(1);
+    ADD_FAILURE() << "solved";
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("no solution, whatever the ridge"), std::string::npos);
+  }
+}
+
+TEST(Ranpac, AClassWithoutImagesNeverWins) {
+  RidgeClassifier ridge(2, 3, torch::kCPU);
+  ridge.add(torch::tensor({{1.f, 0.f}, {0.f, 1.f}}), labels_of({0, 2}));
+  ridge.solve(0.1);
+  // Against both classes that have images; 0 would be more.
+  const Tensor logits = ridge.logits(torch::tensor({{-1.f, -1.f}}));
+  EXPECT_LT(logits.narrow(1, 0, 1).item<float>(), 0);
+  EXPECT_NE(logits.argmax(1).item<int64_t>(), 1);
 }
 
 TEST(Ranpac, RefusesFeaturesThatAreNotNumbers) {
@@ -384,7 +406,8 @@ struct Lab {
     config.lr = 0.05;
     config.momentum = 0.9;
     config.weight_decay = 0.1;
-    optimizer = std::make_unique<Optimizer>(config, method->parameters(), method->lr_factors());
+    optimizer = std::make_unique<Optimizer>(config, method->parameters(), method->lr_factors(),
+                                            method->trained_rows());
   }
   void step(size_t t, int64_t steps) {
     for (int64_t i = 0; i < steps; ++i) {

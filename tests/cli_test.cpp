@@ -42,6 +42,11 @@ INSTANTIATE_TEST_SUITE_P(
                  small_experiment("l2p").replace(small_experiment("l2p").find("tasks: 3"), 8,
                                                  "tasks: 7"),
                  "7"},
+        BadInput{"trainable",
+                 small_experiment("finetune")
+                     .replace(small_experiment("finetune").find("trainable: all"), 14,
+                              "trainable: 7"),
+                 "backbone.trainable: 7 is more than the 6 blocks of vit_nano"},
         BadInput{"top_k",
                  small_experiment("l2p").replace(small_experiment("l2p").find("name: l2p"), 9,
                                                  "name: l2p, top_k: 11"),

@@ -120,7 +120,7 @@ TEST(Config, UnknownKeyNamesLineAndTheLikelyWord) {
   EXPECT_EQ(parse_error("seed: 1\ntrian: {epochs: 1}\n"),
             "a.yaml:2: unknown key 'trian' (did you mean 'train'?)");
   EXPECT_EQ(parse_error("eval: {zebra: 1}"),
-            "a.yaml:1: unknown key 'zebra'; known: batch_size, offline_result");
+            "a.yaml:1: unknown key 'zebra'; known: batch_size, classes, offline_result");
 }
 
 TEST(Config, WrongTypeNamesLineKeyAndValue) {
@@ -170,6 +170,8 @@ TEST(Config, RangesAndChoicesAreChecked) {
             "a.yaml:1: train.epochs: must be at least 1, got '0'");
   EXPECT_EQ(parse_error("train: {optimizer: {lr: 0}}"),
             "a.yaml:1: train.optimizer.lr: must be above 0, got '0'");
+  EXPECT_EQ(parse_error("train: {optimizer: {beta2: 1}}"),
+            "a.yaml:1: train.optimizer.beta2: must be at least 0 and below 1, got '1'");
   EXPECT_EQ(parse_error("efficiency: {layer_dropping: {min_keep: 1.5}}"),
             "a.yaml:1: efficiency.layer_dropping.min_keep: must be between 0 and 1, got '1.5'");
   EXPECT_EQ(parse_error("train: {schedule: cosin}"),

@@ -107,8 +107,8 @@ TEST(DroppingTest, TheClockMayCountEpochs) {
   EXPECT_EQ(keeps(config, time), (std::vector<double>(4, 1.0)));
 }
 
-// Ten tokens a block and a tau of 15, where all but nothing is kept: what is skipped merges nothing,
-// what is left out of the backward pass only does.
+// Ten tokens a block and a tau of 15, where all but nothing is kept: what is skipped merges
+// nothing, what is left out of the backward pass only does.
 TEST(DroppingTest, BackwardOnlyCountsTheMergesOfDroppedBlocks) {
   LayerDroppingConfig config = dropping("ald");
   config.min_keep = 1e-9;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 
 #include "methods/method.h"
@@ -74,6 +75,7 @@ struct Subject {
                    EfficiencyConfig wish_ = {})
       : device(device_), wish(std::move(wish_)), section{name, YAML::Node(), "test", {}} {
     section.node["name"] = name;
+    if (name == "coda_prompt") section.node["pool_size"] = 30;  // a width of 96 holds 96
     try {
       make("none");
     } catch (const Error&) {  // a method that has nothing to train in a frozen backbone
@@ -109,7 +111,10 @@ struct Subject {
   void start(const Task& task) {
     OptimizerConfig config;
     config.lr = 0.003;
-    optimizer = std::make_unique<Optimizer>(config, method->parameters(), method->lr_factors());
+    if (decay > 0) config.name = "adamw";
+    config.weight_decay = decay;
+    optimizer = std::make_unique<Optimizer>(config, method->parameters(), method->lr_factors(),
+                                            method->trained_rows());
     if (learns_by_steps()) {
       const TrainingSet set = method->training_set(data, task);
       batch = on_device(make_batch(*set.data, set.samples));
@@ -150,6 +155,7 @@ struct Subject {
 
   const torch::Device device;
   EfficiencyConfig wish;
+  double decay = 0;   // of weights
   int64_t waits = 0;  // for the device, within steps
   WrittenClasses data;
   Section section;
@@ -332,6 +338,154 @@ TEST_P(EveryMethod, GoesOnFromTheMiddleOfATaskAsIfNothingHadHappened) {
   second.train(2);
   second.method->end_task(make_task(1));
   EXPECT_TRUE(second.predict().equal(straight.predict()));
+}
+
+// What a file gives back lies on the CPU.
+NamedTensors on_cpu(const NamedTensors& tensors) {
+  NamedTensors result;
+  for (const auto& [name, tensor] : tensors) result.emplace_back(name, tensor.cpu().clone());
+  return result;
+}
+
+TEST_P(EveryMethod, GoesOnOnAnotherDeviceFromACheckpoint) {
+  if (TORCH_VERSION_MAJOR >= 2) GTEST_SKIP() << "LibTorch 2.x lets no device of our own train";
+  Subject straight(GetParam(), other_device()), resumed(GetParam(), other_device());
+  straight.learn(0, 3);
+  straight.begin(make_task(1));
+  straight.train(2);
+  State saved;
+  straight.method->state(saved);
+  straight.optimizer->state(saved);
+  State given(on_cpu(saved.tensors()), saved.values(), other_device());
+  resumed.images->set_task(make_task(1));
+  resumed.method->state(given);
+  resumed.start(make_task(1));
+  resumed.optimizer->state(given);
+  for (Subject* subject : {&straight, &resumed}) {
+    torch::manual_seed(3);
+    subject->train(2);
+    subject->method->end_task(make_task(1));
+  }
+  EXPECT_TRUE(resumed.predict(1).cpu().equal(straight.predict(1).cpu()));
+  State again;
+  resumed.method->state(again);
+  ASSERT_EQ(again.tensors().size(), [&] {
+    State whole;
+    straight.method->state(whole);
+    return whole.tensors().size();
+  }());
+}
+
+TEST(StateTest, DefinesTensorsOnTheLearnersDeviceUnlessTheyStayOnTheCpu) {
+  if (TORCH_VERSION_MAJOR >= 2) GTEST_SKIP() << "LibTorch 2.x lets no device of our own train";
+  State given({{"a", torch::ones({2})}, {"b", torch::ones({2})}, {"list.0", torch::ones({2})}},
+              Json{{"list.size", 1}}, other_device());
+  torch::Tensor a, b;
+  std::vector<torch::Tensor> list;
+  given("a", a);
+  given.on_cpu("b", b);
+  given("list", list);
+  EXPECT_EQ(a.device(), other_device());
+  EXPECT_TRUE(b.device().is_cpu());
+  EXPECT_EQ(list.at(0).device(), other_device());
+}
+
+// Rows of classes and tasks that have no part in the loss, under a decay that would halve them.
+TEST(WeightDecayTest, MovesNoRowOfEarlierTasks) {
+  struct Row {
+    const char* name;
+    int64_t dim;
+  };
+  const std::map<std::string, std::vector<Row>> rows_of{
+      {"no_prompt", {{"head.weight", 0}, {"head.bias", 0}}},
+      {"l2p", {{"head.weight", 0}, {"head.bias", 0}}},
+      {"dualprompt", {{"head.weight", 0}, {"e_prompt", 2}, {"prompt_key", 0}}},
+      {"coda_prompt",
+       {{"head.weight", 0}, {"prompt.0", 0}, {"prompt_key.4", 0}, {"attention.2", 0}}},
+      {"hide_prompt", {{"wtp.head.weight", 0}, {"tii.head.bias", 0}}},
+      {"slca", {{"head.weight", 0}, {"head.bias", 0}}}};
+  for (const auto& [method, rows] : rows_of) {
+    SCOPED_TRACE(method);
+    Subject subject(method);
+    subject.decay = 0.5;
+    subject.learn(0, 2);
+    subject.begin(make_task(1));
+    const auto first_rows = [&] {
+      State state;
+      subject.method->state(state);
+      std::map<std::string, torch::Tensor> found;
+      for (const Row& row : rows) {
+        for (const auto& [name, tensor] : state.tensors()) {
+          if (name == row.name) found[name] = tensor.narrow(row.dim, 0, 1).clone();
+        }
+      }
+      return found;
+    };
+    const auto before = first_rows();
+    ASSERT_EQ(before.size(), rows.size());
+    subject.train(3);
+    for (const auto& [name, row] : first_rows()) {
+      EXPECT_TRUE(row.equal(before.at(name))) << name << " of the first task moved";
+      EXPECT_GT(row.abs().max().item<float>(), 0) << name;
+    }
+  }
+}
+
+// Everything is offered to the buffer once: not what comes by again in another epoch, and also
+// what no batch held.
+TEST(Replay, OffersEveryImageOfATaskOnce) {
+  for (const char* name : {"er", "der", "derpp"}) {
+    SCOPED_TRACE(name);
+    Subject subject(name);
+    const Task task = make_task(0);
+    subject.begin(task);
+    for (const int64_t first : {0, 1, 2}) {  // batches of five: images 0-4, 1-5, 2-6, but never 7
+      const std::vector<Sample> some(task.train.begin() + first, task.train.begin() + first + 5);
+      subject.batch = make_batch(subject.data, some);
+      subject.step();
+    }
+    subject.method->end_task(task);
+    State state;
+    subject.method->state(state);
+    std::vector<int64_t> stored;
+    int64_t notes = 0;
+    for (const auto& [key, tensor] : state.tensors()) {
+      if (key == "buffer.notes") notes = tensor.size(0);
+      if (key != "buffer.indices") continue;
+      stored.assign(tensor.data_ptr<int64_t>(), tensor.data_ptr<int64_t>() + tensor.numel());
+    }
+    EXPECT_EQ(stored, (std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6, 7}));
+    EXPECT_EQ(notes, std::string(name) == "er" ? 0 : 8);
+  }
+}
+
+TEST(ClassesWithoutImages, NeverWin) {
+  for (const char* name : {"icarl", "ncm", "slda", "ranpac"}) {
+    SCOPED_TRACE(name);
+    Subject subject(name);
+    Task task = make_task(0);
+    task.train.resize(kPerClass);  // all of class 0
+    subject.begin(task);
+    subject.train(2);
+    subject.method->end_task(task);
+    const torch::Tensor logits = subject.predict(0);
+    EXPECT_TRUE(logits.select(1, 0).isfinite().all().item<bool>());
+    EXPECT_TRUE(logits.select(1, 1).eq(-std::numeric_limits<float>::infinity()).all().item<bool>())
+        << logits;
+  }
+}
+
+TEST(CodaPrompt, RefusesMoreComponentsThanCanBeOrthogonal) {
+  Subject fits("coda_prompt");  // 30 of them
+  fits.section.node["pool_size"] = 99;
+  try {
+    fits.make("none");
+    ADD_FAILURE() << "taken";
+  } catch (const Error& e) {
+    EXPECT_STREQ(e.what(),
+                 "method: pool_size 99 makes 99 components, and only 96 can be orthogonal in the "
+                 "backbone's width; make it at most that");
+  }
 }
 
 TEST_P(EveryMethod, PredictsAnImageAloneAsInABatch) {

@@ -85,6 +85,20 @@ TEST(Offline, ScoringAmongAllClassesMovesOnlyTheClassIncrementalRows) {
   EXPECT_NE(all["notes"].dump().find("among all classes of the stream"), std::string::npos);
 }
 
+TEST(Offline, SaysWhereATaskOfOneClassTeachesNothing) {
+  const std::string folder = fresh_folder("offline_one_class");
+  const auto notes = [&](const std::string& method) {
+    const std::string out = folder + "/" + method;
+    const std::string config = write_text(out + ".yaml", small_experiment(method));
+    const Finished run = rep_command("run " + config + " -q --output " + out +
+                                     " --set stream.classes_per_task=[3,1,2] --set train.epochs=1");
+    EXPECT_EQ(run.exit_code, 0) << run.output;
+    return read_json(out + "/result.json").value("notes", nlohmann::json::array()).dump();
+  };
+  EXPECT_NE(notes("l2p").find("tasks of one class (1): the loss of l2p"), std::string::npos);
+  EXPECT_EQ(notes("er"), "[]") << "its loss is over all classes";
+}
+
 // A precision changes how products are taken, not which, nor what trains (ConvPrompt's norms).
 TEST(Offline, BothPrecisionsTrainTheSame) {
   for (const char* name :

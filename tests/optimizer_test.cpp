@@ -191,6 +191,36 @@ TEST(OptimizerSmallTest, ZeroGradUndefinesGradients) {
   for (const auto& p : list) EXPECT_FALSE(p.grad().defined());
 }
 
+// ---- rows that do not train ----
+
+TEST_P(OptimizerTest, MovesNoRowOutsideOfThoseThatTrain) {
+  std::vector<Tensor> some = parameters(), whole = copies(some);
+  const std::vector<Tensor> start = copies(some);
+  // Of [3, 5] the second row, of [4] the last two, of [2, 2, 2] the first of the last dimension.
+  const std::vector<TrainedRows> rows{{0, 1, 2}, {0, 2, 4}, {2, 0, 1}};
+  OptimizerConfig config = GetParam().config;
+  Optimizer of_rows(config, some, {}, rows), of_all(config, whole);
+  const auto part = [&](const Tensor& t, size_t i) {
+    return t.narrow(rows[i].dim, rows[i].first, rows[i].last - rows[i].first);
+  };
+  for (int64_t step = 2; step < 6; ++step) {
+    give_gradients(step, some, whole);
+    for (size_t i = 0; i < some.size(); ++i) {  // the loss sees the rows that train
+      Tensor gradient = torch::zeros_like(some[i]);
+      part(gradient, i).copy_(part(some[i].grad(), i));
+      some[i].mutable_grad() = gradient;
+    }
+    of_rows.step();
+    of_all.step();
+  }
+  for (size_t i = 0; i < some.size(); ++i) {
+    EXPECT_TRUE(part(some[i], i).allclose(part(whole[i], i), 0, 1e-7)) << i;
+    Tensor rest = some[i].detach() - start[i].detach();
+    part(rest, i).zero_();
+    EXPECT_TRUE(rest.eq(0).all().item<bool>()) << i << ": " << rest;
+  }
+}
+
 // ---- schedules ----
 
 std::vector<double> rates(const std::string& schedule, double base, int64_t epochs) {

@@ -89,7 +89,8 @@ struct Subject {
     method->begin_task(make_task(index));
     OptimizerConfig config;
     config.lr = 0.003;
-    optimizer = std::make_unique<Optimizer>(config, method->parameters(), method->lr_factors());
+    optimizer = std::make_unique<Optimizer>(config, method->parameters(), method->lr_factors(),
+                                            method->trained_rows());
   }
   void train(int64_t index, int64_t steps) {
     for (int64_t i = 0; i < steps; ++i) {

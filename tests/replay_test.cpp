@@ -1,6 +1,8 @@
 // Rehearsal: what a buffer keeps, what herding picks, what DER's loss is.
 #include <gtest/gtest.h>
 
+#include <functional>
+#include <limits>
 #include <map>
 #include <numeric>
 
@@ -145,6 +147,53 @@ TEST(ReplayBuffer, KeepsPixelsExactlyAndComesBackFromItsState) {
   }
   for (int64_t slot = 0; slot < 8; ++slot) {
     EXPECT_EQ(other.item(slot).index, buffer.item(slot).index);
+  }
+}
+
+// A checkpoint whose entries are not of one length, or point outside.
+TEST(ReplayBuffer, RefusesACutCheckpointInASentence) {
+  ReplayBuffer buffer = make_buffer("reservoir", 8);
+  for (int64_t i = 0; i < 6; ++i) {
+    buffer.offer(i % 3, i, torch::full({2}, 1.f), [] { return grey(0); });
+  }
+  State saved;
+  buffer.state(saved);
+  using Change = std::function<torch::Tensor(const torch::Tensor&)>;
+  const auto with = [&](const std::string& name, const Change& change) {
+    NamedTensors tensors;
+    for (const auto& [key, tensor] : saved.tensors()) {
+      tensors.emplace_back(key, key == name ? change(tensor) : tensor);
+    }
+    return State(tensors, saved.values());
+  };
+  const auto shorter = [](const torch::Tensor& t) { return t.narrow(0, 0, t.size(0) - 1); };
+  const auto floats = [](const torch::Tensor& t) { return t.to(torch::kFloat); };
+  const auto wild = [](const torch::Tensor& t) {
+    torch::Tensor copy = t.clone();
+    copy[1] = std::numeric_limits<int64_t>::max();
+    return copy;
+  };
+  std::vector<std::pair<std::string, State>> cases;
+  for (const char* name : {"pixels", "sizes", "labels", "indices", "notes"}) {
+    cases.emplace_back(std::string(name) + " shorter", with(name, shorter));
+  }
+  for (const char* name : {"sizes", "labels"}) {
+    cases.emplace_back(std::string(name) + " floats", with(name, floats));
+    cases.emplace_back(std::string(name) + " wild", with(name, wild));
+  }
+  Json values = saved.values();
+  values["offered_by_class"] = "none";
+  cases.emplace_back("counts are a word", State(saved.tensors(), values));
+  for (auto& [what, state] : cases) {
+    SCOPED_TRACE(what);
+    ReplayBuffer other = make_buffer("reservoir", 8);
+    try {
+      other.state(state);
+      ADD_FAILURE() << "taken";
+    } catch (const Error& e) {
+      EXPECT_NE(std::string(e.what()).find("do not belong together; remove the checkpoint"),
+                std::string::npos);
+    }
   }
 }
 

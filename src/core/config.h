@@ -107,7 +107,7 @@ struct LayerDroppingConfig {
   bool count_own = false;               // whether a block's own merge counts for its own draw
   int64_t exempt_first = 0;             // blocks, from the first on, that are never dropped
   bool exempt_prompted = false;         // nor are those into which the method puts prompts
-  bool rescale = false;                 // a block that runs has its residual branches times 1 / keep
+  bool rescale = false;                 // a block that runs: its residual branches times 1 / keep
   bool backward_only = false;           // a dropped block runs, as in a test, but the gradient goes
                                         // around it: what is saved is its backward pass
   template <class Visitor>
@@ -151,8 +151,8 @@ struct OptimizerConfig {
   void fields(Visitor&& visit) {
     visit("name", name, one_of({"adam", "adamw", "sgd"}));
     visit("lr", lr, above(0));
-    visit("beta1", beta1, between(0, 1));
-    visit("beta2", beta2, between(0, 1));
+    visit("beta1", beta1, from_to_below(0, 1));
+    visit("beta2", beta2, from_to_below(0, 1));
     visit("eps", eps, above(0));
     visit("momentum", momentum, between(0, 1));
     visit("weight_decay", weight_decay, at_least(0));

@@ -159,6 +159,13 @@ void FieldReader::check(const YAML::Node& node, const std::string& key, double v
        "must be between " + tidy(c.low) + " and " + tidy(c.high) + ", got " + describe(node));
 }
 
+void FieldReader::check(const YAML::Node& node, const std::string& key, double value,
+                        Below c) const {
+  if (value >= c.low && value < c.high) return;
+  fail(node, dotted(key), "must be at least " + tidy(c.low) + " and below " + tidy(c.high) +
+                              ", got " + describe(node));
+}
+
 void FieldReader::check(const YAML::Node& node, const std::string& key, const std::string& value,
                         const OneOf& c) const {
   if (std::find(c.words.begin(), c.words.end(), value) != c.words.end()) return;

@@ -38,12 +38,16 @@ struct Above {
 struct Between {
   double low, high;
 };  // both ends included
+struct Below {
+  double low, high;
+};  // the high end left out
 struct OneOf {
   std::vector<std::string> words;
 };
 inline AtLeast at_least(double low) { return {low}; }
 inline Above above(double low) { return {low}; }
 inline Between between(double low, double high) { return {low, high}; }
+inline Below from_to_below(double low, double high) { return {low, high}; }
 inline OneOf one_of(std::vector<std::string> words) { return {std::move(words)}; }
 struct Unchecked {};
 
@@ -98,6 +102,7 @@ class FieldReader {
   void check(const YAML::Node& node, const std::string& key, double value, AtLeast c) const;
   void check(const YAML::Node& node, const std::string& key, double value, Above c) const;
   void check(const YAML::Node& node, const std::string& key, double value, Between c) const;
+  void check(const YAML::Node& node, const std::string& key, double value, Below c) const;
   void check(const YAML::Node& node, const std::string& key, const std::string& value,
              const OneOf& c) const;
   template <class T>

@@ -62,6 +62,9 @@ enum class RandomUse : uint64_t {
   kBuffer,
   kReplayDraw,
   kReplayView,
+  kRandomFeatures = 1001,  // RanPAC's
+  kQueryProjection = 1002,
+  kGeneratedPictures = 1003,
 };
 
 }  // namespace rep

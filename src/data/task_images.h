@@ -57,6 +57,8 @@ class TaskImages {
     at_least_ = at_least;
     meter_ = std::move(meter);
   }
+  /// Whether it is one: it takes few of a task's steps, and so leaves images that a run does not.
+  bool is_rehearsal() const { return per_class_ > 0; }
   /// So far; `bytes`: that the visitors would have kept.
   const Spent& unvisited() const { return unvisited_; }
 

@@ -49,10 +49,6 @@ torch::Tensor ClassGaussians::sample(const torch::Tensor& labels) const {
 void ClassGaussians::state(State& s) {
   s("gaussian_mean", means_);
   s("gaussian_factor", factors_);
-  if (!s.loading()) return;
-  for (torch::Tensor& factor : factors_) {
-    if (factor.defined()) factor = factor.to(device_);
-  }
 }
 
 }  // namespace rep

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "data/stream.h"
+#include "tensor/optimizer.h"
 #include "tensor/state.h"
 
 namespace rep {
@@ -48,6 +49,8 @@ struct ClassRange {
             logits == "all" ? num_classes : task.last_label()};
   }
   int64_t size() const { return last - first; }
+  /// The rows of a classifier's parameters that such a loss trains, for both of them.
+  std::vector<TrainedRows> rows() const { return std::vector<TrainedRows>(2, {0, first, last}); }
   void state(State& s) {
     s("first_label", first);
     s("last_label", last);

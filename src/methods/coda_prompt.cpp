@@ -71,6 +71,12 @@ class CodaPrompt final : public Method {
                   " leaves no component for each of " + std::to_string(context.num_tasks) +
                   " tasks; make it at least that");
     }
+    const int64_t rows = per_task_ * context.num_tasks, width = backbone_->options.embed_dim;
+    if (rows > width) {
+      throw Error("method: pool_size " + std::to_string(options.pool_size) + " makes " +
+                  std::to_string(rows) + " components, and only " + std::to_string(width) +
+                  " can be orthogonal in the backbone's width; make it at most that");
+    }
     if (options.prompt_length % 2 != 0) {
       throw Error("method: prompt_length " + std::to_string(options.prompt_length) +
                   " must be even: half of the rows are keys, half values");
@@ -111,6 +117,12 @@ class CodaPrompt final : public Method {
     return parameters;
   }
 
+  std::vector<TrainedRows> trained_rows() override {
+    auto rows = trained_.rows();
+    rows.resize(parameters().size(), TrainedRows{0, first_, last_});
+    return rows;
+  }
+
   torch::Tensor loss(const Batch& batch) override {
     const torch::Tensor logits =
         classify(batch.images, efficiency_.train_query(batch.images, batch.indices),
@@ -132,6 +144,7 @@ class CodaPrompt final : public Method {
   }
 
   bool has_unseen_logits() const override { return true; }
+  bool loss_is_within_task() const override { return true; }
   bool can_share_batches() const override { return true; }
   void state(State& s) override {
     head_.state(s);

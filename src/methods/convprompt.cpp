@@ -167,6 +167,14 @@ class ConvPrompt final : public Method {
     return factors;
   }
 
+  std::vector<TrainedRows> trained_rows() override {
+    std::vector<TrainedRows> rows(parameters().size());
+    if (options_.train_keys) {
+      rows[rows.size() - norms_.size() - 1] = {0, first_kernel_, last_kernel_};
+    }
+    return rows;
+  }
+
   torch::Tensor loss(const Batch& batch) override {
     const torch::Tensor x = features(batch.images, efficiency_.train_plan());
     torch::Tensor total = torch::cross_entropy_loss(head_logits(x, head_weight_.size() - 1),
@@ -190,6 +198,8 @@ class ConvPrompt final : public Method {
     return torch::cat(logits, 1);
   }
 
+  bool loss_is_within_task() const override { return true; }
+
   void state(State& s) override {
     s("embedding", embedding_);
     s("projection", projection_);
@@ -206,9 +216,7 @@ class ConvPrompt final : public Method {
     s("first_label", first_label_);
     s("first_kernel", first_kernel_);
     s("last_kernel", last_kernel_);
-    if (!s.loading()) return;
-    let_the_last_train();
-    for (auto& value : shared_before_) value = value.to(device_);
+    if (s.loading()) let_the_last_train();
   }
 
  private:

@@ -48,6 +48,11 @@ class Der : public ReplayMethod {
     return total;
   }
 
+ protected:
+  torch::Tensor notes_of(const Batch& batch) override {
+    return network_.logits(network_.fixed_input(batch));
+  }
+
  private:
   double alpha_;
 };

@@ -86,6 +86,12 @@ class DualPrompt final : public Method {
     return parameters;
   }
 
+  std::vector<TrainedRows> trained_rows() override {
+    auto rows = trained_.rows();
+    rows.insert(rows.end(), {TrainedRows{}, {2, task_, task_ + 1}, {0, task_, task_ + 1}});
+    return rows;
+  }
+
   torch::Tensor loss(const Batch& batch) override {
     const KeyMatch match = select(efficiency_.train_query(batch.images, batch.indices));
     const torch::Tensor own = torch::full_like(match.ids, task_);
@@ -100,6 +106,7 @@ class DualPrompt final : public Method {
   }
 
   bool has_unseen_logits() const override { return true; }
+  bool loss_is_within_task() const override { return true; }
   bool can_share_batches() const override {
     return options_.selection == "per_image" && !options_.published_reshape;
   }

@@ -2,7 +2,8 @@
 // The idea in three lines: a reservoir keeps some images of the stream; every step sees the task's
 // batch and an equally large one drawn from the reservoir; plain cross-entropy over both.
 // Differs from Mammoth: an image is offered to the buffer the first time it comes by, not once an
-// epoch (so none is stored twice), and pixels are stored encoded, not as floats.
+// epoch (so none is stored twice), or at the task's end if it never did; pixels are stored encoded,
+// not as floats.
 
 #include "methods/replay.h"
 #include "tensor/torch.h"

@@ -51,6 +51,8 @@ class Ewc final : public HeadMethod {
         images_(context.images),
         penalty_(network_.parameters()) {}
 
+  std::vector<TrainedRows> trained_rows() override { return rows_of_seen(); }
+
   torch::Tensor loss(const Batch& batch) override {
     const torch::Tensor task_loss = HeadMethod::loss(batch);
     if (!penalty_.active()) return task_loss;

@@ -12,13 +12,12 @@
 // pixel_size and enlarged.
 #include "methods/generative_replay.h"
 
-#include <ATen/CPUGeneratorImpl.h>
-
 #include <algorithm>
 #include <tuple>
 
 #include "data/image.h"
 #include "methods/frozen_features.h"
+#include "tensor/device.h"
 #include "tensor/torch.h"
 
 namespace rep {
@@ -108,6 +107,17 @@ void FeatureReplay::standardise_by(const Task& task) {
   feature_std_ = deviation.clamp_min(std::max(1e-6, 0.01 * deviation.mean().item<double>()));
 }
 
+std::vector<TrainedRows> FeatureReplay::trained_rows() {
+  std::vector<TrainedRows> rows;
+  for (const torch::Tensor& parameter : parameters()) {
+    const auto is = [&](const torch::Tensor& t) { return parameter.is_same(t); };
+    rows.emplace_back();
+    if (is(vae_.head.weight) || is(vae_.head.bias)) rows.back() = {0, 0, last_class()};
+    if (is(vae_.prior_mean) || is(vae_.prior_logvar)) rows.back() = {0, 0, seen_};
+  }
+  return rows;
+}
+
 std::pair<torch::Tensor, torch::Tensor> FeatureReplay::replay(int64_t count) const {
   torch::NoGradGuard no_grad;
   const torch::Tensor x =
@@ -151,8 +161,8 @@ void FeatureReplay::state(State& s) {
   GenerativeReplay::state(s);
   s("feature_mean", feature_mean_);
   s("feature_std", feature_std_);
-  s.scope("vae", [&](State& inner) { model_state(vae_, inner, device_); });
-  s.scope("previous", [&](State& inner) { model_state(previous_, inner, device_); });
+  s.scope("vae", [&](State& inner) { model_state(vae_, inner); });
+  s.scope("previous", [&](State& inner) { model_state(previous_, inner); });
 }
 
 // ---- level: pixel ----
@@ -184,6 +194,12 @@ std::vector<torch::Tensor> PixelReplay::parameters() {
   const auto generator = parameters_of(vae_);
   parameters.insert(parameters.end(), generator.begin(), generator.end());
   return parameters;
+}
+
+std::vector<TrainedRows> PixelReplay::trained_rows() {
+  auto rows = network_.trained_rows({0, last_class()});
+  rows.resize(parameters().size());
+  return rows;
 }
 
 std::pair<torch::Tensor, Batch> PixelReplay::replay(int64_t count) {
@@ -230,7 +246,7 @@ void PixelReplay::end_task(const Task& task) {
   // The same latent points after every task, from a generator of their own: a picture does not move
   // any other random number.
   torch::NoGradGuard no_grad;
-  auto generator = at::make_generator<at::CPUGeneratorImpl>(static_cast<uint64_t>(picture_seed_));
+  auto generator = make_generator(picture_seed_, RandomUse::kGeneratedPictures);
   const torch::Tensor z = torch::randn({kGridSide * kGridSide, options_.latent}, generator);
   write_png(folder_ + "/samples-task" + std::to_string(task.index) + ".png",
             picture_grid(vae_.decode(z.to(device_), /*training=*/false)));
@@ -239,10 +255,9 @@ void PixelReplay::end_task(const Task& task) {
 void PixelReplay::state(State& s) {
   GenerativeReplay::state(s);
   network_.state(s);
-  s.scope("generator", [&](State& inner) { model_state(vae_, inner, device_); });
-  s.scope("previous", [&](State& inner) { model_state(previous_, inner, device_); });
+  s.scope("generator", [&](State& inner) { model_state(vae_, inner); });
+  s.scope("previous", [&](State& inner) { model_state(previous_, inner); });
   s("previous_solver", previous_solver_);
-  for (auto& value : previous_solver_) value = value.to(device_);
 }
 
 namespace {

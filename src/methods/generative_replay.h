@@ -72,6 +72,7 @@ class FeatureReplay final : public GenerativeReplay {
   FeatureReplay(const MethodContext& context, const GenerativeReplayOptions& options);
   void begin_task(const Task& task) override;
   std::vector<torch::Tensor> parameters() override { return parameters_of(vae_); }
+  std::vector<TrainedRows> trained_rows() override;
   torch::Tensor loss(const Batch& batch) override;
   torch::Tensor predict(const Batch& batch) override;
   void end_task(const Task&) override { previous_ = without_values(vae_); }
@@ -98,6 +99,7 @@ class PixelReplay final : public GenerativeReplay {
   PixelReplay(const MethodContext& context, const GenerativeReplayOptions& options);
   void begin_task(const Task& task) override;
   std::vector<torch::Tensor> parameters() override;
+  std::vector<TrainedRows> trained_rows() override;
   torch::Tensor loss(const Batch& batch) override;
   torch::Tensor predict(const Batch& batch) override {
     return network_.logits(network_.test_input(batch));

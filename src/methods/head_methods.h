@@ -17,6 +17,7 @@ class HeadMethod : public Method {
     trained_ = ClassRange::of(task, options_.logits, num_classes_);
   }
   std::vector<torch::Tensor> parameters() override { return network_.parameters(); }
+  std::vector<TrainedRows> trained_rows() override { return network_.trained_rows(trained_); }
   torch::Tensor loss(const Batch& batch) override {
     return cross_entropy(network_.logits(network_.train_input(batch)), batch);
   }
@@ -24,6 +25,7 @@ class HeadMethod : public Method {
     return network_.logits(network_.test_input(batch));
   }
   bool has_unseen_logits() const override { return true; }
+  bool loss_is_within_task() const override { return options_.logits == "current"; }
   bool can_share_batches() const override { return true; }
   void state(State& s) override {
     network_.state(s);
@@ -31,6 +33,10 @@ class HeadMethod : public Method {
   }
 
  protected:
+  /// Of a method whose loss has terms for the classes before, too.
+  std::vector<TrainedRows> rows_of_seen() const {
+    return network_.trained_rows({0, trained_.last});
+  }
   torch::Tensor cross_entropy(const torch::Tensor& logits, const Batch& batch) const {
     return Classifier::loss(logits, batch.labels, trained_.first, trained_.last);
   }

@@ -142,8 +142,8 @@ torch::Tensor FeatureStatistics::sample(const torch::Tensor& labels) const {
 }
 
 void FeatureStatistics::state(State& s) {
-  s("mean", means_);
-  s("variance", variances_);
+  s.on_cpu("mean", means_);
+  s.on_cpu("variance", variances_);
   if (kind_ == "covariance") gaussians_.state(s);
   if (s.loading()) all_ = torch::Tensor();
 }
@@ -289,6 +289,16 @@ class HidePrompt final : public Method {
     return factors;
   }
 
+  std::vector<TrainedRows> trained_rows() override {
+    std::vector<TrainedRows> rows(1);
+    for (const MlpClassifier* classifier : {&wtp_, &tii_}) {
+      auto own = trained_.rows();  // the head's parameters come first
+      own.resize(classifier->parameters().size());
+      rows.insert(rows.end(), own.begin(), own.end());
+    }
+    return rows;
+  }
+
   torch::Tensor loss(const Batch& batch) override {
     const auto cross_entropy = [&](const MlpClassifier& classifier, const torch::Tensor& x) {
       return Classifier::loss(classifier.logits(x), batch.labels, trained_.first, trained_.last);
@@ -316,6 +326,7 @@ class HidePrompt final : public Method {
   }
 
   bool has_unseen_logits() const override { return true; }
+  bool loss_is_within_task() const override { return true; }
 
   void end_task(const Task& task) override {
     {

@@ -52,6 +52,8 @@ class Icarl final : public HeadMethod {
     return set;
   }
 
+  std::vector<TrainedRows> trained_rows() override { return rows_of_seen(); }
+
   torch::Tensor loss(const Batch& batch) override {
     const Network::Input input = network_.train_input(original(batch));
     torch::Tensor target = torch::one_hot(batch.labels, num_classes_).to(torch::kFloat);
@@ -71,13 +73,12 @@ class Icarl final : public HeadMethod {
     const torch::Tensor f = unit(network_.features(network_.test_input(batch)));
     const torch::Tensor distance =
         f.square().sum(1, true) + means_.square().sum(1) - 2 * torch::mm(f, means_.t());
-    torch::Tensor scores = -distance;
-    const int64_t unseen = num_classes_ - known_classes_;
-    scores.narrow(1, known_classes_, unseen).fill_(-std::numeric_limits<float>::infinity());
-    return scores;
+    // A class without images has no mean, seen or not.
+    return (-distance).masked_fill(means_.eq(0).all(1), -std::numeric_limits<float>::infinity());
   }
 
-  bool has_unseen_logits() const override { return false; }  // no exemplars, no mean
+  bool has_unseen_logits() const override { return false; }    // no exemplars, no mean
+  bool loss_is_within_task() const override { return false; }  // a sigmoid a class
 
   void end_task(const Task& task) override {
     torch::NoGradGuard no_grad;
@@ -87,7 +88,7 @@ class Icarl final : public HeadMethod {
     for (int64_t label = task.first_label; label < seen; ++label) herd(task, label, quota);
     find_means(seen);
     previous_ = network_.copy_values();
-    old_classes_ = known_classes_ = seen;
+    old_classes_ = seen;
   }
 
   void state(State& s) override {
@@ -96,7 +97,6 @@ class Icarl final : public HeadMethod {
     s("means", means_);
     s("previous", previous_);
     s("old_classes", old_classes_);
-    s("known_classes", known_classes_);
   }
 
  private:
@@ -170,9 +170,8 @@ class Icarl final : public HeadMethod {
   int64_t capacity_;
   std::unique_ptr<WithBuffer> with_buffer_;
   std::vector<torch::Tensor> previous_;  // the network after the task before
-  torch::Tensor means_;                  // [C, D], unit length
+  torch::Tensor means_;                  // [C, D], unit length; 0 of classes without exemplars
   int64_t old_classes_ = 0;              // whose outputs are distilled
-  int64_t known_classes_ = 0;            // whose means are there
 };
 
 const Registered<MethodKind> kIcarl{"icarl", "Rebuffi et al. 2017, iCaRL (arXiv 1611.07725)",

@@ -61,6 +61,12 @@ class L2p final : public Method {
     return parameters;
   }
 
+  std::vector<TrainedRows> trained_rows() override {
+    auto rows = trained_.rows();
+    rows.resize(parameters().size());
+    return rows;
+  }
+
   torch::Tensor loss(const Batch& batch) override {
     const KeyMatch match = select(efficiency_.train_query(batch.images, batch.indices));
     const torch::Tensor logits =
@@ -75,6 +81,7 @@ class L2p final : public Method {
   }
 
   bool has_unseen_logits() const override { return true; }
+  bool loss_is_within_task() const override { return true; }
   bool can_share_batches() const override { return options_.selection == "per_image"; }
   void state(State& s) override {
     head_.state(s);

@@ -39,6 +39,8 @@ class Lwf final : public HeadMethod {
     if (old_classes_ > 0) teacher_ = network_.copy_values();
   }
 
+  std::vector<TrainedRows> trained_rows() override { return rows_of_seen(); }
+
   torch::Tensor loss(const Batch& batch) override {
     const Network::Input input = network_.train_input(batch);
     torch::Tensor old;  // [B, old classes]
@@ -61,9 +63,7 @@ class Lwf final : public HeadMethod {
   void state(State& s) override {
     HeadMethod::state(s);
     s("old_classes", old_classes_);
-    if (old_classes_ == 0) return;
-    if (teacher_.empty()) teacher_ = network_.copy_values();  // room, on the right device
-    s("teacher", teacher_);
+    if (old_classes_ > 0) s("teacher", teacher_);
   }
 
  private:

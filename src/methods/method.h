@@ -14,6 +14,7 @@
 #include "data/task_images.h"
 #include "nn/efficiency.h"
 #include "nn/vit.h"
+#include "tensor/optimizer.h"
 #include "tensor/state.h"
 
 namespace rep {
@@ -68,6 +69,9 @@ class Method {
   virtual int64_t frozen_parameters() { return 0; }
   /// A factor on the learning rate for each of parameters(); empty: 1 for all.
   virtual std::vector<double> lr_factors() { return {}; }
+  /// What of each of parameters() trains, this task; empty: all of all. Rows of classes or tasks
+  /// that have no part in the loss must not be moved by weight decay.
+  virtual std::vector<TrainedRows> trained_rows() { return {}; }
   /// Scalar to minimise.
   virtual torch::Tensor loss(const Batch& batch) = 0;
   /// After backward, before gradients are clipped; after the optimiser's step.
@@ -76,6 +80,9 @@ class Method {
   /// Logits of every class of the stream [B, C]; the caller looks at the seen ones only, unless
   /// has_unseen_logits().
   virtual torch::Tensor predict(const Batch& batch) = 0;
+  /// Whether the training loss knows no classes but the task's own: of a task of one class it is
+  /// constant, and teaches nothing.
+  virtual bool loss_is_within_task() const { return false; }
   /// Whether the head has weights for every class of the stream from the start, so that a test may
   /// score among all of them (eval.classes: all). Otherwise an unseen class's logits say nothing.
   virtual bool has_unseen_logits() const { return false; }

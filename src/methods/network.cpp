@@ -88,6 +88,12 @@ std::vector<torch::Tensor> Network::parameters() const {
   return all;
 }
 
+std::vector<TrainedRows> Network::trained_rows(const ClassRange& classes) const {
+  std::vector<TrainedRows> rows = classes.rows();  // the head's parameters come first
+  rows.resize(parameters().size());
+  return rows;
+}
+
 std::vector<torch::Tensor> Network::values() const {
   std::vector<torch::Tensor> all = parameters();
   if (frozen()) return all;

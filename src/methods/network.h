@@ -53,6 +53,8 @@ class Network {
   bool frozen() const { return trained_backbone_.empty(); }
   int64_t feature_dim() const { return hidden_ > 0 ? hidden_ : backbone_->feature_dim(); }
   std::vector<torch::Tensor> parameters() const;
+  /// What a loss over these classes trains of each.
+  std::vector<TrainedRows> trained_rows(const ClassRange& classes) const;
   /// Everything a copy of the network needs: the parameters, and batch norm's running statistics.
   std::vector<torch::Tensor> values() const;
   std::vector<torch::Tensor> copy_values() const;

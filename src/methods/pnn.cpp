@@ -152,6 +152,8 @@ class Pnn final : public Method {
     return torch::cross_entropy_loss(logits, batch.labels - (classes_seen() - logits.size(1)));
   }
 
+  bool loss_is_within_task() const override { return true; }
+
   torch::Tensor predict(const Batch& batch) override {
     const torch::Tensor x = network_.test_input(batch).x;
     std::vector<torch::Tensor> logits = outputs(x, 0);

@@ -18,6 +18,7 @@
 #include "methods/classifier.h"
 #include "methods/frozen_features.h"
 #include "methods/method.h"
+#include "tensor/device.h"
 #include "tensor/torch.h"
 
 namespace rep {
@@ -38,7 +39,10 @@ void RidgeClassifier::add(const torch::Tensor& features, const torch::Tensor& la
 }
 
 double RidgeClassifier::solve(double lambda) {
-  for (;; lambda *= 10) {
+  // Beyond the trace no rounding in the sums can count; of sums that ran over it is not finite.
+  const double trace = gram_.diagonal().sum(torch::kDouble).item<double>();
+  const double most = std::max(lambda, 10 * std::max(1.0, trace));
+  for (; std::isfinite(trace) && lambda <= most; lambda *= 10) {
     torch::Tensor system = gram_.to(torch::kDouble);
     system.diagonal().add_(lambda);
     const auto [factor, failed] = torch::linalg_cholesky_ex(system);
@@ -48,10 +52,15 @@ double RidgeClassifier::solve(double lambda) {
       return lambda;
     }
   }
+  throw Error(
+      "method: ranpac's sums over features have no solution, whatever the ridge: the features are "
+      "too large for floats; look at backbone.weights, or lower train.optimizer.lr of the first "
+      "task");
 }
 
 torch::Tensor RidgeClassifier::logits(const torch::Tensor& features) const {
-  return torch::mm(features, weight_);
+  return torch::mm(features, weight_)
+      .masked_fill(prototypes_.eq(0).all(0), -std::numeric_limits<float>::infinity());
 }
 
 void RidgeClassifier::state(State& s) {
@@ -110,9 +119,6 @@ std::vector<double> ridge_losses(const torch::Tensor& fit, const torch::Tensor& 
 
 namespace {
 
-// The first keys of counter-based streams are core/random.h's uses; this one is behind them.
-constexpr uint64_t kProjectionKey = 1001;
-
 struct RanpacOptions {
   int64_t projection = 2000;           // M, random features; 0: the backbone's own
   std::string first_task = "adapter";  // what adapts the ViT: adapter | none
@@ -141,8 +147,7 @@ class Ranpac final : public Method {
     const int64_t D = features_.dim();
     if (options.projection > 0) {
       // A function of the seed alone, and so no state.
-      Random random({static_cast<uint64_t>(context.seed), kProjectionKey});
-      auto generator = at::make_generator<at::CPUGeneratorImpl>(random.next());
+      auto generator = make_generator(context.seed, RandomUse::kRandomFeatures);
       projection_ = torch::randn({D, options.projection}, generator).to(context.device);
     }
     if (options.first_task == "none") return;
@@ -179,6 +184,13 @@ class Ranpac final : public Method {
       parameters.insert(parameters.end(), {a.down_weight, a.down_bias, a.up_weight, a.up_bias});
     }
     return parameters;
+  }
+
+  std::vector<TrainedRows> trained_rows() override {
+    if (!adapting_) return {};
+    std::vector<TrainedRows> rows(parameters().size());
+    rows.front() = {0, trained_.first, trained_.last};  // the head's
+    return rows;
   }
 
   torch::Tensor loss(const Batch& batch) override {

@@ -20,9 +20,9 @@ class RidgeClassifier {
   void add(const torch::Tensor& features, const torch::Tensor& labels);
   /// W_o for `lambda`, by Cholesky in double precision: G's eigenvalues span more than float's
   /// seven digits. Where rounding in the sums leaves G + lambda I not positive definite, lambda is
-  /// raised tenfold until it is. Returns the lambda taken.
+  /// raised tenfold until it is. Returns the lambda taken. Throws Error where none could help.
   double solve(double lambda);
-  /// h W_o, [B, C].
+  /// h W_o, [B, C]; -inf for a class without images, which has no column in Q.
   torch::Tensor logits(const torch::Tensor& features) const;
   void state(State& s);
 

@@ -30,8 +30,9 @@ void ReplayMethod::store(const Batch& current, const torch::Tensor& notes) {
 
 void ReplayMethod::after_step() {
   // The batch's own labels lie on the device, which would have to be waited for.
-  for (int64_t i = 0; i < fresh_.size() && to_store_ > 0; ++i, --to_store_) {
+  for (int64_t i = 0; i < fresh_.size() && !to_come_.empty(); ++i) {
     const int64_t index = fresh_.indices[i].item<int64_t>();
+    if (to_come_.erase(index) == 0) continue;
     buffer_.offer(images_.label(index), index, notes_.defined() ? notes_[i] : torch::Tensor(),
                   [&] { return images_.image(index); });
   }
@@ -39,11 +40,27 @@ void ReplayMethod::after_step() {
   notes_.reset();
 }
 
+void ReplayMethod::end_task(const Task& task) {
+  torch::NoGradGuard no_grad;
+  std::vector<Sample> left;
+  for (const Sample& sample : task.train) {
+    if (!images_.is_rehearsal() && to_come_.count(sample.index) > 0) left.push_back(sample);
+  }
+  images_.each_batch(left, [&](const Batch& batch) {
+    store(batch, notes_of(batch));
+    after_step();
+  });
+  to_come_.clear();
+}
+
 void ReplayMethod::state(State& s) {
   HeadMethod::state(s);
   s.scope("buffer", [&](State& inner) { buffer_.state(inner); });
   s("draws", draws_);
-  s("to_store", to_store_);
+  torch::Tensor left = torch::tensor(std::vector<int64_t>(to_come_.begin(), to_come_.end()));
+  s.on_cpu("to_come", left);
+  const int64_t* index = left.data_ptr<int64_t>();
+  to_come_ = {index, index + left.numel()};
 }
 
 }  // namespace rep

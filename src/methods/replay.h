@@ -1,5 +1,6 @@
 #pragma once
 
+#include <set>
 #include <utility>
 
 #include "methods/head_methods.h"
@@ -19,8 +20,8 @@ struct ReplayOptions : NetworkOptions, BufferOptions {
   }
 };
 
-/// What er, der and derpp share: a buffer that is filled as images come by for the first time, and
-/// random batches from it, in views of their own.
+/// What er, der and derpp share: a buffer that every image of the stream is offered once, as it
+/// comes by for the first time, and random batches from it, in views of their own.
 class ReplayMethod : public HeadMethod {
  public:
   ReplayMethod(const MethodContext& context, const ReplayOptions& options)
@@ -31,15 +32,20 @@ class ReplayMethod : public HeadMethod {
 
   void begin_task(const Task& task) override {
     HeadMethod::begin_task(task);
-    to_store_ = static_cast<int64_t>(task.train.size());
+    for (const Sample& sample : task.train) to_come_.insert(sample.index);
   }
+  std::vector<TrainedRows> trained_rows() override { return {}; }  // the past trains any of them
   void after_step() override;
+  /// Offers what never came by: train.drop_last or a budget kept it out.
+  void end_task(const Task& task) override;
   bool can_share_batches() const override { return false; }  // the buffer is filled from batches
   void state(State& s) override;
 
  protected:
   /// A batch from the buffer, and the slots that it came from; empty while the buffer is.
   std::pair<Batch, std::vector<int64_t>> replay(const Batch& current);
+  /// What is kept with each of a batch's images, [B, ...]; undefined: nothing.
+  virtual torch::Tensor notes_of(const Batch&) { return {}; }
   /// Remembers the batch (and a note a row, [B, ...] or undefined) to be stored after the step. An
   /// image is offered the first time that it comes by, not once an epoch.
   void store(const Batch& current, const torch::Tensor& notes = {});
@@ -50,7 +56,7 @@ class ReplayMethod : public HeadMethod {
  private:
   int64_t replay_batch_;
   int64_t draws_ = 0;     // so far, of the whole run: the key of the next
-  int64_t to_store_ = 0;  // images of the task that have not come by
+  std::set<int64_t> to_come_;  // images of the task that have not come by
   Batch fresh_;           // to be offered after this step
   torch::Tensor notes_;
 };

@@ -121,6 +121,38 @@ Image ReplayBuffer::image(int64_t slot) const {
   return decode_image(png.data(), png.size(), "a stored image");
 }
 
+namespace {
+
+[[noreturn]] void cut_off() {
+  throw Error(
+      "checkpoint: the replay buffer's images, sizes and labels do not belong together; remove the "
+      "checkpoint to start anew");
+}
+
+// What a checkpoint gave, before anything is read by it.
+void check_stored(const torch::Tensor& pixels, const torch::Tensor& sizes,
+                  const torch::Tensor& labels, const torch::Tensor& indices,
+                  const torch::Tensor& notes) {
+  const auto is_list = [](const torch::Tensor& t, torch::ScalarType type) {
+    return t.defined() && t.dim() == 1 && t.scalar_type() == type && t.is_contiguous();
+  };
+  if (!is_list(pixels, torch::kByte) || !is_list(sizes, torch::kLong)) cut_off();
+  for (const auto& list : {labels, indices}) {
+    if (!is_list(list, torch::kLong) || list.size(0) != sizes.size(0)) cut_off();
+  }
+  if (notes.defined() && (notes.dim() == 0 || notes.size(0) != sizes.size(0))) cut_off();
+}
+
+std::vector<int64_t> read_counts(const Json& json) {
+  try {
+    return json.get<std::vector<int64_t>>();
+  } catch (const Json::exception&) {
+    cut_off();
+  }
+}
+
+}  // namespace
+
 void ReplayBuffer::state(State& s) {
   torch::Tensor pixels, sizes, labels, indices, notes;
   if (!s.loading()) {
@@ -140,30 +172,34 @@ void ReplayBuffer::state(State& s) {
     }
     if (noted) notes = torch::stack(rows);
   }
-  s("pixels", pixels);
-  s("sizes", sizes);
-  s("labels", labels);
-  s("indices", indices);
-  s("notes", notes);
+  s.on_cpu("pixels", pixels);
+  s.on_cpu("sizes", sizes);
+  s.on_cpu("labels", labels);
+  s.on_cpu("indices", indices);
+  s.on_cpu("notes", notes);
   s("offered", offered_);
   Json by_class = offered_by_class_;
   s("offered_by_class", by_class);
   if (!s.loading()) return;
 
-  by_class.get_to(offered_by_class_);
+  check_stored(pixels, sizes, labels, indices, notes);
+  offered_by_class_ = read_counts(by_class);
   items_.clear();
   labels_.clear();
   bytes_ = 0;
-  const uint8_t* source = pixels.defined() ? pixels.data_ptr<uint8_t>() : nullptr;
-  for (int64_t i = 0; sizes.defined() && i < sizes.size(0); ++i) {
-    const int64_t length = sizes.data_ptr<int64_t>()[i];
-    if (length < 0 || bytes_ + length > pixels.numel()) {
-      throw Error("checkpoint: the replay buffer's sizes do not add up to its pixels");
+  const uint8_t* source = pixels.data_ptr<uint8_t>();
+  for (int64_t i = 0; i < sizes.size(0); ++i) {
+    const int64_t length = sizes.data_ptr<int64_t>()[i], label = labels.data_ptr<int64_t>()[i];
+    // The length first: bytes_ + length could run over.
+    if (length < 0 || length > pixels.numel() - bytes_ || label < 0 ||
+        label >= static_cast<int64_t>(offered_by_class_.size())) {
+      cut_off();
     }
     put(size(), {std::vector<uint8_t>(source + bytes_, source + bytes_ + length),
-                 labels.data_ptr<int64_t>()[i], indices.data_ptr<int64_t>()[i],
+                 label, indices.data_ptr<int64_t>()[i],
                  notes.defined() ? notes[i].clone() : torch::Tensor()});
   }
+  if (bytes_ != pixels.numel()) cut_off();
 }
 
 WithBuffer::WithBuffer(const Dataset& data, const ReplayBuffer& buffer)

@@ -50,6 +50,8 @@ class Si final : public HeadMethod {
     for (auto& path : path_) path.zero_();
   }
 
+  std::vector<TrainedRows> trained_rows() override { return rows_of_seen(); }
+
   torch::Tensor loss(const Batch& batch) override {
     const torch::Tensor task_loss = HeadMethod::loss(batch);
     if (!penalty_.active()) return task_loss;

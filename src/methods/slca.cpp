@@ -96,23 +96,11 @@ class Slca final : public Method {
     return factors;
   }
 
+  std::vector<TrainedRows> trained_rows() override { return network_.trained_rows(trained_); }
+
   torch::Tensor loss(const Batch& batch) override {
     return Classifier::loss(network_.logits(network_.train_input(batch)), batch.labels,
                             trained_.first, trained_.last);
-  }
-
-  // Other tasks' heads have no gradient, but weight decay and momentum would move them.
-  void after_step() override {
-    torch::NoGradGuard no_grad;
-    const auto head = network_.head().parameters();
-    const int64_t last = trained_.last;
-    for (size_t i = 0; i < head.size(); ++i) {
-      const auto restore = [&](int64_t first, int64_t size) {
-        head[i].narrow(0, first, size).copy_(before_alignment_[i].narrow(0, first, size));
-      };
-      restore(0, trained_.first);
-      restore(last, head[i].size(0) - last);
-    }
   }
 
   void end_task(const Task& task) override {
@@ -134,6 +122,7 @@ class Slca final : public Method {
     return network_.logits(network_.test_input(batch));
   }
   bool has_unseen_logits() const override { return true; }
+  bool loss_is_within_task() const override { return true; }
 
   void state(State& s) override {
     network_.state(s);

@@ -55,11 +55,8 @@ Model without_values(Model model) {
 }
 
 template <class Model>
-void model_state(Model& model, State& s, const torch::Device& device) {
-  model.each_tensor([&](const std::string& name, torch::Tensor& tensor) {
-    s(name, tensor);
-    if (s.loading() && tensor.defined()) tensor = tensor.to(device);
-  });
+void model_state(Model& model, State& s) {
+  model.each_tensor([&](const std::string& name, torch::Tensor& tensor) { s(name, tensor); });
 }
 
 /// y = W x + b, initialised as torch.nn.Linear.

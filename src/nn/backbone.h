@@ -29,8 +29,8 @@ struct ForwardPlan {
   std::vector<int64_t> merge;           // per block, image tokens merged away between attention and
                                         // MLP; [CLS] and prompts never are; empty: none
   std::vector<bool> skip;               // per block: identity; empty: none
-  std::vector<bool> detach;             // per block: it runs, and the gradient goes around it, as if
-                                        // its residual branches were constants; empty: none
+  std::vector<bool> detach;             // per block: it runs, and the gradient goes around it: its
+                                        // residual branches are constants; empty: none
   std::vector<double> scale;            // per block, on its residual branches; empty: 1
   bool proportional_attention = false;  // attention logits + log(size of the key's token)
   bool size_weighted = true;            // merged token = size-weighted mean

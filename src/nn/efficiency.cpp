@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "nn/token_merging.h"
+#include "tensor/device.h"
 #include "tensor/meter.h"
 #include "tensor/torch.h"
 
@@ -53,8 +54,7 @@ Efficiency::Efficiency(const EfficiencyConfig& config, std::shared_ptr<Backbone>
   if (query_backbone_.is_empty()) return;
   const int64_t d = query_backbone_->feature_dim(), D = backbone_->feature_dim();
   if (d == D) return;
-  // A generator of its own, so that having a query model does not move any other random number.
-  auto generator = at::make_generator<at::CPUGeneratorImpl>(static_cast<uint64_t>(seed));
+  auto generator = make_generator(seed, RandomUse::kQueryProjection);
   projection_ = torch::randn({d, D}, generator).div_(std::sqrt(static_cast<double>(d)));
   projection_ = projection_.to(backbone_->parameters().front().device());
 }
@@ -164,11 +164,11 @@ void Efficiency::state(State& s) {
 
 void Efficiency::bookkeeping(State& s) {
   log_.state(s);
-  s("test_queries", test_.queries);
-  s("test_known", test_.known);
+  s.on_cpu("test_queries", test_.queries);
+  s.on_cpu("test_known", test_.known);
   if (!remembers_train_queries()) return;
-  s("train_queries", train_.queries);
-  s("train_known", train_.known);
+  s.on_cpu("train_queries", train_.queries);
+  s.on_cpu("train_known", train_.known);
 }
 
 }  // namespace rep

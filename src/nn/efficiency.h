@@ -58,8 +58,8 @@ class Efficiency {
   /// Whether the backbone itself answers queries, so that a query is its plain feature.
   bool query_is_feature() const { return query_backbone_.is_empty(); }
 
-  /// The blocks into which the method puts prompts of their own (prefixes; not tokens that enter with
-  /// the image): what layer_dropping.exempt_prompted is about. A method says so when it is made.
+  /// The blocks into which the method puts prompts of their own (prefixes; not tokens that enter
+  /// with the image): what layer_dropping.exempt_prompted is about. A method names them when made.
   void set_prompted_blocks(const std::vector<int64_t>& blocks);
   /// Throws Error where exempt_prompted is asked for and `method` named no blocks.
   void check_prompted_blocks(const std::string& method) const;

@@ -41,7 +41,7 @@ void check_dropping(const LayerDroppingConfig& config, int64_t depth) {
 
 namespace {
 
-double clock(const LayerDroppingConfig& config, const StepTime& time) {
+double read_clock(const LayerDroppingConfig& config, const StepTime& time) {
   if (config.time == "epoch") return static_cast<double>(time.epoch);
   return static_cast<double>(config.time == "task_iteration" ? time.task_iteration
                                                              : time.iteration);
@@ -58,7 +58,7 @@ Drops draw_drops(const LayerDroppingConfig& config, const std::vector<int64_t>& 
 
   Random random({static_cast<uint64_t>(time.seed), static_cast<uint64_t>(RandomUse::kLayerDropping),
                  static_cast<uint64_t>(time.iteration)});
-  const double now = clock(config, time);
+  const double now = read_clock(config, time);
   int64_t merged = 0, left = image_tokens;
   for (int64_t l = 0; l < depth; ++l) {
     const auto i = static_cast<size_t>(l);

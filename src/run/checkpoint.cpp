@@ -9,7 +9,7 @@ void write_checkpoint(const std::string& path, const State& state) {
   write_safetensors(path, state.tensors(), {{"rep", state.values().dump()}});
 }
 
-State read_checkpoint(const std::string& path) {
+State read_checkpoint(const std::string& path, const torch::Device& device) {
   Safetensors file = read_safetensors(path);
   const auto values = file.metadata.find("rep");
   if (values == file.metadata.end()) {
@@ -18,7 +18,7 @@ State read_checkpoint(const std::string& path) {
                 "another --output");
   }
   try {
-    return State(std::move(file.tensors), Json::parse(values->second));
+    return State(std::move(file.tensors), Json::parse(values->second), device);
   } catch (const Json::exception&) {
     throw Error(path + ": the checkpoint's values are not JSON; remove it to start anew");
   }

@@ -10,7 +10,7 @@ namespace rep {
 /// Written atomically: the previous checkpoint stays good until the new one is whole. Throws Error.
 void write_checkpoint(const std::string& path, const State& state);
 
-/// A State that gives back what write_checkpoint was handed. Throws Error.
-State read_checkpoint(const std::string& path);
+/// A State that gives back what write_checkpoint was handed, to `device`. Throws Error.
+State read_checkpoint(const std::string& path, const torch::Device& device);
 
 }  // namespace rep

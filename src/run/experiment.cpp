@@ -29,9 +29,38 @@ std::string now_utc() {
   return text;
 }
 
+// What to know before this result is compared with another.
+Json notes_on(const Config& config, const Learner& learner, const Stream& stream) {
+  Json notes = Json::array();
+  if (learner.world->size() > 1) notes.push_back("costs are those of the first process");
+  if (!learner.device.is_cpu()) {
+    notes.push_back(
+        "a GPU adds floats up in no fixed order (atomics): another run may differ by rounding, and "
+        "by what that sways");
+  }
+  if (config.eval.classes == "all") {
+    notes.push_back(
+        "eval.classes all: class-incremental accuracies, and what is made of them, are among all "
+        "classes of the stream, also those that no task had shown");
+  }
+  if (config.train.seconds > 0) {
+    notes.push_back(
+        "train.seconds ends a task by the clock: another run takes another number of steps");
+  }
+  std::string alone;
+  for (const Task& task : stream.tasks) {
+    if (task.classes.size() == 1) alone += (alone.empty() ? "" : ", ") + std::to_string(task.index);
+  }
+  if (!alone.empty() && learner.method->loss_is_within_task()) {
+    notes.push_back("tasks of one class (" + alone + "): the loss of " + config.method.name +
+                    " is among a task's own classes, constant for one, and teaches nothing there");
+  }
+  return notes;
+}
+
 // What a result says of itself before the first task.
-Json make_head(const Config& config, const Learner& learner, const Dataset& train,
-               const Dataset& test) {
+Json make_head(const Config& config, const Learner& learner, const Stream& stream,
+               const Dataset& train, const Dataset& test) {
   Json inputs = learner.inputs;
   if (config.dataset.name == "imagenet_subset" &&
       config.backbone.weights.find("in1k") != std::string::npos) {
@@ -49,18 +78,9 @@ Json make_head(const Config& config, const Learner& learner, const Dataset& trai
       {"libtorch", TORCH_VERSION},  {"device", describe_device(learner.device)},
       {"started", now_utc()},       {"config", to_json(config)},
       {"inputs", std::move(inputs)}};
-  if (learner.world->size() > 1) {
-    head["device"]["processes"] = learner.world->size();
-    head["notes"].push_back("costs are those of the first process");
-  }
-  if (config.eval.classes == "all") {
-    head["notes"].push_back(
-        "eval.classes all: class-incremental accuracies, and what is made of them, are among all "
-        "classes of the stream, also those that no task had shown");
-  }
-  if (config.train.seconds > 0) {
-    head["notes"].push_back(
-        "train.seconds ends a task by the clock: another run takes another number of steps");
+  if (learner.world->size() > 1) head["device"]["processes"] = learner.world->size();
+  if (Json notes = notes_on(config, learner, stream); !notes.empty()) {
+    head["notes"] = std::move(notes);
   }
   return head;
 }
@@ -85,6 +105,7 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
     throw Error("memory_limit: only the CPU's tensors are counted, and this run computes on " +
                 device.str() + "; leave it out, or set device: cpu");
   }
+  if (device.is_cuda()) meter_cuda_device(device.index());
   seed_everything(config.seed);
 
   // What there is to learn, and in what order: a function of data set and seed, never of the
@@ -102,7 +123,7 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
   for (const auto& [name, input] : learner.inputs.items()) {
     if (input.contains("warning")) progress.warn(name + ": " + input["warning"].get<std::string>());
   }
-  Result result(make_head(config, learner, *train, *test));
+  Result result(make_head(config, learner, stream, *train, *test));
   if (!config.eval.offline_result.empty()) {
     result.set_offline(read_offline_result(config.eval.offline_result, stream));
   }

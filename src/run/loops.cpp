@@ -79,7 +79,8 @@ void train_task(Learner& learner, const Dataset& data, const Task& task, int64_t
                 const Config& config, Position& position, std::function<void(Optimizer&)> restore,
                 const AfterStep& after_step, Result& result, Progress& progress) {
   Method& method = *learner.method;
-  Optimizer optimizer(config.train.optimizer, method.parameters(), method.lr_factors());
+  Optimizer optimizer(config.train.optimizer, method.parameters(), method.lr_factors(),
+                      method.trained_rows());
   if (restore) {
     restore(optimizer);
     restore = nullptr;          // and with it the checkpoint that it held,

@@ -64,7 +64,7 @@ void RunFolder::everything(State& s, Learner& learner, Position& position, Resul
   s.scope("efficiency", [&](State& inner) { learner.efficiency->bookkeeping(inner); });
   const auto rng = [&](const std::string& name, const torch::Device& device) {
     torch::Tensor state = rng_state(device);
-    s(name, state);
+    s.on_cpu(name, state);
     if (s.loading()) set_rng_state(device, state);
   };
   rng("rng.cpu", torch::kCPU);
@@ -76,7 +76,7 @@ void RunFolder::everything(State& s, Learner& learner, Position& position, Resul
 
 bool RunFolder::restore(Learner& learner, Position& position, Result& result) {
   if (!std::filesystem::exists(checkpoint_path())) return false;
-  const auto state = std::make_shared<State>(read_checkpoint(checkpoint_path()));
+  const auto state = std::make_shared<State>(read_checkpoint(checkpoint_path(), learner.device));
   Json config, inputs = learner.inputs;
   (*state)("config", config);
   (*state)("inputs", inputs);
@@ -111,6 +111,7 @@ void RunFolder::book(Result& result) {
   TaskCost& cost = result.current_cost();
   cost.phases += now - booked_;
   cost.peak_tensor_bytes = std::max(cost.peak_tensor_bytes, peak_tensor_bytes());
+  cost.cuda_peak_bytes = std::max(cost.cuda_peak_bytes, cuda_peak_bytes());
   booked_ = now;
 }
 

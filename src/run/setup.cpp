@@ -31,7 +31,11 @@ ResNetOptions resnet_options(const BackboneConfig& config) {
 int64_t trainable_blocks(const BackboneConfig& config, int64_t depth) {
   if (config.trainable == "none") return 0;
   if (config.trainable == "all") return depth;
-  if (const auto blocks = parse_number<uint16_t>(config.trainable)) return *blocks;
+  if (const auto blocks = parse_number<uint16_t>(config.trainable)) {
+    if (*blocks <= depth) return *blocks;
+    throw Error("backbone.trainable: " + config.trainable + " is more than the " +
+                std::to_string(depth) + " blocks of " + config.name + "; all trains them all");
+  }
   throw Error("backbone.trainable: '" + config.trainable +
               "' must be none, all or a number of last blocks");
 }

@@ -18,7 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kMaxBytes = size_t{16} << 20;  // of one result.json
+constexpr size_t kMaxResultBytes = size_t{16} << 20;  // of one result.json
 constexpr int kMaxDepth = 32;
 
 // What no number depends on, and what one averages over.
@@ -49,7 +49,7 @@ Json parse(const std::string& path) {
     return true;
   };
   try {
-    Json json = Json::parse(read_file(path, kMaxBytes), bound_depth);
+    Json json = Json::parse(read_file(path, kMaxResultBytes), bound_depth);
     if (json.is_object() && json.contains("config") && json["config"].is_object() &&
         json.contains("metrics") && json["metrics"].is_object()) {
       return json;

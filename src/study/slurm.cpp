@@ -22,7 +22,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kMaxBytes = size_t{64} << 20;  // of a jobs.json
+constexpr size_t kJobsBytes = size_t{64} << 20;  // of a jobs.json
 constexpr int kNotFound = 127;                  // a shell's exit code for a missing program
 
 /// What a job does. `case` chooses its run, `save_seconds` before the time is up USR1 comes.
@@ -114,7 +114,7 @@ std::string jobs_path(const std::string& output) { return output + "/slurm/jobs.
 Json read_jobs(const std::string& output) {
   const std::string path = jobs_path(output);
   if (!fs::exists(path)) return Json::array();
-  const Json json = Json::parse(read_file(path, kMaxBytes), nullptr, /*allow_exceptions=*/false);
+  const Json json = Json::parse(read_file(path, kJobsBytes), nullptr, /*allow_exceptions=*/false);
   bool good = json.is_object() && json.contains("jobs") && json["jobs"].is_array();
   for (const Json& job : good ? json["jobs"] : Json::array()) {
     good = good && job.is_object() && job.contains("job") && job["job"].is_string() &&

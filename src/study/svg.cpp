@@ -31,7 +31,7 @@ std::string number(double value, const char* format = "%.2f") {
 }
 
 /// Of values, and onto `pixels` from `begin` on.
-struct Axis {
+struct Scale {
   double low = 0, high = 1, begin = 0, pixels = 1;
   bool logarithmic = false;
   std::vector<double> ticks;
@@ -52,8 +52,8 @@ double nice_step(double span, double count) {
   return 10 * power;
 }
 
-Axis make_axis(double low, double high, bool logarithmic) {
-  Axis axis;
+Scale make_axis(double low, double high, bool logarithmic) {
+  Scale axis;
   axis.logarithmic = logarithmic;
   if (logarithmic) {
     axis.low = low / 1.4;
@@ -127,7 +127,7 @@ std::string stroke_of(size_t index, double width) {
          number(width, "%.1f") + "\"" + (dash.empty() ? "" : " stroke-dasharray=\"" + dash + "\"");
 }
 
-std::string joined_points(const ChartSeries& series, size_t index, const Axis& x, const Axis& y) {
+std::string joined_points(const ChartSeries& series, size_t index, const Scale& x, const Scale& y) {
   std::string path, above, below;
   bool deviates = false;
   for (const ChartPoint& p : series.points) {
@@ -145,7 +145,7 @@ std::string joined_points(const ChartSeries& series, size_t index, const Axis& x
   return text + "<polyline points=\"" + path + "\" fill=\"none\"" + stroke_of(index, 1.8) + "/>\n";
 }
 
-std::string error_bars(const ChartSeries& series, size_t index, const Axis& x, const Axis& y) {
+std::string error_bars(const ChartSeries& series, size_t index, const Scale& x, const Scale& y) {
   const std::string stroke = " stroke=\"" + std::string(kColours[index % kColours.size()]) + "\"";
   std::string text;
   for (const ChartPoint& p : series.points) {
@@ -178,7 +178,7 @@ Extent extent_of(const Chart& chart) {
   return e;
 }
 
-std::string frame(const Chart& chart, const Axis& x, const Axis& y) {
+std::string frame(const Chart& chart, const Scale& x, const Scale& y) {
   std::string text = text_at(kLeft, 20, chart.title, " font-size=\"14\" font-weight=\"bold\"");
   for (const double tick : x.ticks) {
     const double at = x.at(tick);
@@ -251,8 +251,8 @@ std::string draw(const Chart& chart) {
   const Extent e = extent_of(chart);
   if (e.x_low > e.x_high) return "";
   const bool logarithmic = !chart.joined && e.x_least > 0 && e.x_high > 10 * e.x_least;
-  Axis x = make_axis(logarithmic ? e.x_least : e.x_low, e.x_high, logarithmic);
-  Axis y = make_axis(e.y_low, e.y_high, false);
+  Scale x = make_axis(logarithmic ? e.x_least : e.x_low, e.x_high, logarithmic);
+  Scale y = make_axis(e.y_low, e.y_high, false);
   x.begin = kLeft, x.pixels = kWidth;
   y.begin = kTop + kHeight, y.pixels = -kHeight;
 

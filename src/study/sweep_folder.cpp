@@ -19,13 +19,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kLongestReason = 300;
-constexpr size_t kMaxBytes = size_t{64} << 20;  // of a sweep.json or result.json
+constexpr size_t kLongestFailure = 300;
+constexpr size_t kFileBytes = size_t{64} << 20;  // of a sweep.json or result.json
 
 bool is_finished(const std::string& folder) {
   const std::string result = folder + "/result.json";
   if (!fs::exists(result)) return false;
-  const Json json = Json::parse(read_file(result, kMaxBytes), nullptr, /*allow_exceptions=*/false);
+  const Json json = Json::parse(read_file(result, kFileBytes), nullptr, /*allow_exceptions=*/false);
   return json.is_object() && json.contains("complete") && json["complete"] == true;
 }
 
@@ -34,8 +34,8 @@ bool is_at_work(const std::string& folder) {
   return fs::exists(folder + "/lock") && !FileLock::try_take(folder + "/lock");
 }
 
-std::string first_line(const std::string& path) {
-  std::string line(kLongestReason, '\0');
+std::string first_line_of(const std::string& path) {
+  std::string line(kLongestFailure, '\0');
   std::ifstream file(path);
   file.read(line.data(), static_cast<std::streamsize>(line.size()));
   line.resize(static_cast<size_t>(file.gcount()));
@@ -54,7 +54,7 @@ Json manifest_entry(const SweepRun& run) {
 Json manifest_entries(const std::string& output) {
   const std::string path = output + "/sweep.json";
   if (!fs::exists(path)) return Json::array();
-  const Json json = Json::parse(read_file(path, kMaxBytes), nullptr, /*allow_exceptions=*/false);
+  const Json json = Json::parse(read_file(path, kFileBytes), nullptr, /*allow_exceptions=*/false);
   if (!json.is_object() || !json.contains("runs") || !json["runs"].is_array()) {
     throw Error(path + ": is not a sweep's list of runs; move it away");
   }
@@ -91,7 +91,7 @@ RunStanding standing_of(const std::string& folder) {
   if (!fs::exists(folder)) return {RunState::kNew, ""};
   if (is_at_work(folder)) return {RunState::kRunning, ""};
   if (fs::exists(folder + kFailedFile)) {
-    return {RunState::kFailed, first_line(folder + kFailedFile)};
+    return {RunState::kFailed, first_line_of(folder + kFailedFile)};
   }
   return {RunState::kUnfinished, ""};
 }

@@ -19,7 +19,7 @@ namespace {
 constexpr size_t kKeyLength = 10;     // hexadecimal digits: 40 bits, for thousands of runs
 constexpr size_t kLongestName = 160;  // of the readable part; file systems allow 255 in all
 
-struct Axis {
+struct GridAxis {
   std::string key;
   std::vector<std::string> values;
 };
@@ -59,13 +59,13 @@ bool counts_for_nothing(const std::string& key) {
   return to_json(config).contains(at) && !what_counts(config).contains(at);
 }
 
-Axis parse_axis(const std::string& text) {
+GridAxis parse_axis(const std::string& text) {
   const size_t equals = text.find('=');
   const std::string where = "--grid " + text.substr(0, equals);
   if (equals == std::string::npos || equals == 0) {
     throw Error(where + ": expected KEY=V1,V2, e.g. --grid train.optimizer.lr=0.01,0.001");
   }
-  Axis axis{text.substr(0, equals), split_at_commas(text.substr(equals + 1), where)};
+  GridAxis axis{text.substr(0, equals), split_at_commas(text.substr(equals + 1), where)};
   for (std::string& value : axis.values) {
     value.erase(0, value.find_first_not_of(' '));
     value.erase(value.find_last_not_of(' ') + 1);
@@ -81,11 +81,11 @@ Axis parse_axis(const std::string& text) {
   return axis;
 }
 
-std::vector<Axis> parse_grid(const std::vector<std::string>& grid) {
-  std::vector<Axis> axes;
+std::vector<GridAxis> parse_grid(const std::vector<std::string>& grid) {
+  std::vector<GridAxis> axes;
   for (const std::string& text : grid) {
-    Axis axis = parse_axis(text);
-    for (const Axis& other : axes) {
+    GridAxis axis = parse_axis(text);
+    for (const GridAxis& other : axes) {
       if (other.key == axis.key) {
         throw Error("--grid " + axis.key + ": is given twice; write all its values in one");
       }
@@ -96,9 +96,9 @@ std::vector<Axis> parse_grid(const std::vector<std::string>& grid) {
 }
 
 /// Every choice of one "key=value" an axis, the last axis fastest; one empty choice without axes.
-std::vector<std::vector<std::string>> combinations(const std::vector<Axis>& axes) {
+std::vector<std::vector<std::string>> combinations(const std::vector<GridAxis>& axes) {
   std::vector<std::vector<std::string>> all(1);
-  for (const Axis& axis : axes) {
+  for (const GridAxis& axis : axes) {
     std::vector<std::vector<std::string>> longer;
     for (const auto& shorter : all) {
       for (const std::string& value : axis.values) {
@@ -113,12 +113,12 @@ std::vector<std::vector<std::string>> combinations(const std::vector<Axis>& axes
 
 /// load_config, whose complaints of a key of the grid say so.
 Config load(const std::string& path, const std::vector<std::string>& overrides,
-            const std::vector<Axis>& axes) {
+            const std::vector<GridAxis>& axes) {
   try {
     return load_config(path, overrides);
   } catch (const Error& error) {
     const std::string message = error.what();
-    for (const Axis& axis : axes) {
+    for (const GridAxis& axis : axes) {
       const std::string tag = kOverrideTag + axis.key + ":";
       if (message.rfind(tag, 0) != 0) continue;
       throw Error("--grid " + message.substr(std::strlen(kOverrideTag)));
@@ -190,7 +190,7 @@ std::map<std::string, std::string> folders_by_key(const std::string& output) {
 }  // namespace
 
 std::vector<SweepRun> plan_sweep(const SweepOptions& options) {
-  const std::vector<Axis> axes = parse_grid(options.grid);
+  const std::vector<GridAxis> axes = parse_grid(options.grid);
   const auto folders = folders_by_key(options.output);
   std::vector<SweepRun> runs;
   std::set<std::string> keys;

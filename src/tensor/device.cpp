@@ -71,6 +71,11 @@ int64_t set_threads(int64_t threads, int64_t processes) {
 
 void seed_everything(int64_t seed) { torch::manual_seed(static_cast<uint64_t>(seed)); }
 
+at::Generator make_generator(int64_t seed, RandomUse use) {
+  Random random({static_cast<uint64_t>(seed), static_cast<uint64_t>(use)});
+  return at::make_generator<at::CPUGeneratorImpl>(random.next());
+}
+
 namespace {
 
 at::Generator default_generator(const torch::Device& device) {

@@ -1,11 +1,13 @@
 #pragma once
 
+#include <ATen/core/Generator.h>
 #include <torch/types.h>
 
 #include <cstdint>
 #include <string>
 
 #include "core/json.h"
+#include "core/random.h"
 
 namespace rep {
 
@@ -19,6 +21,9 @@ int64_t set_threads(int64_t threads, int64_t processes = 1);
 
 /// LibTorch's default generators, CPU and CUDA.
 void seed_everything(int64_t seed);
+
+/// A generator for one use alone, on the CPU: no other random number moves by it.
+at::Generator make_generator(int64_t seed, RandomUse use);
 
 /// The default generators' state as uint8 tensors, and back.
 torch::Tensor rng_state(const torch::Device& device);

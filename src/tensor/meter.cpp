@@ -14,6 +14,7 @@
 #include <thread>
 #include <unordered_map>
 
+#include "tensor/cuda_memory.h"
 #include "tensor/energy.h"
 #include "tensor/torch.h"
 
@@ -147,7 +148,7 @@ void on_end(const at::RecordFunction&, at::ObserverContext* context) {
 
 // ---- bytes of CPU tensors: an allocator with a header in front of every block ----
 
-std::atomic<int64_t> g_bytes{0}, g_peak{0};
+std::atomic<int64_t> g_bytes{0}, g_peak{0}, g_cuda_device{-1};
 
 // oneDNN takes raw_allocate, which demands that data and context are one pointer: so the count
 // lives in a header in front of the block, not in a context object. The header keeps 64-byte
@@ -324,7 +325,16 @@ UncountedMacs::UncountedMacs() { ++g_inside; }
 UncountedMacs::~UncountedMacs() { --g_inside; }
 int64_t tensor_bytes() { return g_bytes.load(); }
 int64_t peak_tensor_bytes() { return g_peak.load(); }
-void reset_peak_tensor_bytes() { g_peak.store(g_bytes.load()); }
+void reset_peak_tensor_bytes() {
+  g_peak.store(g_bytes.load());
+  if (g_cuda_device >= 0) reset_cuda_peak_bytes_of(g_cuda_device);
+}
+void meter_cuda_device(int64_t index) {
+  // The allocator knows no device before its first tensor.
+  torch::empty({1}, torch::Device(torch::kCUDA, static_cast<c10::DeviceIndex>(index)));
+  g_cuda_device = index;
+}
+int64_t cuda_peak_bytes() { return g_cuda_device < 0 ? -1 : cuda_peak_bytes_of(g_cuda_device); }
 
 int64_t peak_rss_bytes() {
   rusage usage{};

@@ -65,6 +65,10 @@ class UncountedMacs {
 int64_t tensor_bytes();
 int64_t peak_tensor_bytes();
 void reset_peak_tensor_bytes();
+/// From now on the tensors of that CUDA device, too, on which the program computes.
+void meter_cuda_device(int64_t index);
+/// The most that they held since the last reset of peaks; -1: no such device is metered.
+int64_t cuda_peak_bytes();
 /// The process's peak resident set (getrusage).
 int64_t peak_rss_bytes();
 

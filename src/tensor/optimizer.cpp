@@ -8,13 +8,16 @@
 namespace rep {
 
 Optimizer::Optimizer(const OptimizerConfig& config, std::vector<torch::Tensor> parameters,
-                     std::vector<double> lr_factors)
+                     std::vector<double> lr_factors, std::vector<TrainedRows> rows)
     : config_(config),
       lr_(config.lr),
       parameters_(std::move(parameters)),
-      lr_factors_(std::move(lr_factors)) {
+      lr_factors_(std::move(lr_factors)),
+      rows_(std::move(rows)) {
   TORCH_CHECK(lr_factors_.empty() || lr_factors_.size() == parameters_.size(),
               "a factor for every parameter, or none");
+  TORCH_CHECK(rows_.empty() || rows_.size() == parameters_.size(), parameters_.size(),
+              " parameters and the rows of ", rows_.size());
   const bool two = config.name != "sgd", one = two || config.momentum > 0;
   for (const auto& parameter : parameters_) {
     first_.push_back(one ? torch::zeros_like(parameter) : torch::Tensor());
@@ -40,25 +43,31 @@ void Optimizer::step() {
   }
 }
 
+torch::Tensor Optimizer::trained(const torch::Tensor& whole, size_t i) const {
+  if (rows_.empty() || rows_[i].last < 0) return whole;
+  const TrainedRows& rows = rows_[i];
+  return whole.narrow(rows.dim, rows.first, rows.last - rows.first);
+}
+
 void Optimizer::sgd(size_t i) {
-  torch::Tensor& p = parameters_[i];
-  torch::Tensor g = p.grad();
+  torch::Tensor p = trained(parameters_[i], i), g = trained(parameters_[i].grad(), i);
   if (config_.weight_decay != 0) g = g.add(p, config_.weight_decay);
   if (config_.momentum != 0) {
     // The first step starts the average with the gradient itself, as PyTorch does.
+    torch::Tensor average = trained(first_[i], i);
     if (steps_[i] == 1) {
-      first_[i].copy_(g);
+      average.copy_(g);
     } else {
-      first_[i].mul_(config_.momentum).add_(g);
+      average.mul_(config_.momentum).add_(g);
     }
-    g = first_[i];
+    g = average;
   }
   p.add_(g, -lr(i));
 }
 
 void Optimizer::adam(size_t i) {
-  torch::Tensor& p = parameters_[i];
-  torch::Tensor g = p.grad();
+  torch::Tensor p = trained(parameters_[i], i), g = trained(parameters_[i].grad(), i);
+  torch::Tensor first = trained(first_[i], i), second = trained(second_[i], i);
   if (config_.weight_decay != 0) {
     if (config_.name == "adamw") {
       p.mul_(1 - lr(i) * config_.weight_decay);
@@ -67,12 +76,12 @@ void Optimizer::adam(size_t i) {
     }
   }
   const auto t = static_cast<double>(steps_[i]);
-  first_[i].mul_(config_.beta1).add_(g, 1 - config_.beta1);
-  second_[i].mul_(config_.beta2).addcmul_(g, g, 1 - config_.beta2);
+  first.mul_(config_.beta1).add_(g, 1 - config_.beta1);
+  second.mul_(config_.beta2).addcmul_(g, g, 1 - config_.beta2);
   const double correction1 = 1 - std::pow(config_.beta1, t);
   const double correction2 = std::sqrt(1 - std::pow(config_.beta2, t));
-  const torch::Tensor denominator = second_[i].sqrt().div_(correction2).add_(config_.eps);
-  p.addcdiv_(first_[i], denominator, -lr(i) / correction1);
+  const torch::Tensor denominator = second.sqrt().div_(correction2).add_(config_.eps);
+  p.addcdiv_(first, denominator, -lr(i) / correction1);
 }
 
 void Optimizer::state(State& s) {

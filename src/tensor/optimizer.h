@@ -10,14 +10,21 @@
 
 namespace rep {
 
+/// The part of a parameter that trains: [first, last) of dimension `dim`; all of it unless set. No
+/// weight decay and no momentum moves the rest, which has no gradient.
+struct TrainedRows {
+  int64_t dim = 0, first = 0, last = -1;
+};
+
 /// Adam (Kingma & Ba 2015), AdamW (Loshchilov & Hutter 2019) and SGD with momentum, with PyTorch's
 /// arithmetic: its update rules and its order of operations. State is plain tensors beside the
 /// parameters, so that a checkpoint is a list. Parameters without a gradient are left alone.
 class Optimizer {
  public:
-  /// `lr_factors`: of each parameter, on the learning rate; empty: 1 for all.
+  /// `lr_factors`: of each parameter, on the learning rate; empty: 1 for all. `rows`: what of each
+  /// trains; empty: all of all.
   Optimizer(const OptimizerConfig& config, std::vector<torch::Tensor> parameters,
-            std::vector<double> lr_factors = {});
+            std::vector<double> lr_factors = {}, std::vector<TrainedRows> rows = {});
   void set_lr(double lr) { lr_ = lr; }
   void zero_grad();  // gradients become undefined, not zero
   void step();
@@ -28,10 +35,12 @@ class Optimizer {
   void sgd(size_t i);
   void adam(size_t i);
   double lr(size_t i) const { return lr_factors_.empty() ? lr_ : lr_ * lr_factors_[i]; }
+  torch::Tensor trained(const torch::Tensor& whole, size_t i) const;  // a view
   OptimizerConfig config_;
   double lr_;
   std::vector<torch::Tensor> parameters_;
   std::vector<double> lr_factors_;
+  std::vector<TrainedRows> rows_;
   std::vector<torch::Tensor> first_, second_;  // Adam's moments; SGD's momentum in first_
   std::vector<int64_t> steps_;                 // taken by each parameter
 };

@@ -24,12 +24,12 @@ void value(const std::string& name, T& v, bool loading, Json& values) {
 
 }  // namespace
 
-State::State(NamedTensors tensors, Json values)
-    : loading_(true), tensors_(std::move(tensors)), values_(std::move(values)) {
+State::State(NamedTensors tensors, Json values, torch::Device device)
+    : loading_(true), device_(device), tensors_(std::move(tensors)), values_(std::move(values)) {
   for (const auto& [name, tensor] : tensors_) by_name_.emplace(name, tensor);
 }
 
-void State::operator()(const std::string& name, torch::Tensor& tensor) {
+void State::visit(const std::string& name, torch::Tensor& tensor, const torch::Device& device) {
   const std::string full = prefix_ + name;
   if (!loading_) {
     if (tensor.defined()) tensors_.emplace_back(full, tensor.detach());
@@ -45,18 +45,20 @@ void State::operator()(const std::string& name, torch::Tensor& tensor) {
     tensor.copy_(found->second);
   } else {
     const bool trains = tensor.defined() && tensor.requires_grad();
-    const auto device = tensor.defined() ? tensor.device() : found->second.device();
-    tensor = found->second.to(device, found->second.scalar_type(), /*non_blocking=*/false,
-                              /*copy=*/true);
+    tensor = found->second.to(tensor.defined() ? tensor.device() : device,
+                              found->second.scalar_type(), /*non_blocking=*/false, /*copy=*/true);
     tensor.set_requires_grad(trains);
   }
 }
 
-void State::operator()(const std::string& name, std::vector<torch::Tensor>& tensors) {
+void State::visit(const std::string& name, std::vector<torch::Tensor>& tensors,
+                  const torch::Device& device) {
   auto count = static_cast<int64_t>(tensors.size());
   (*this)(name + ".size", count);
   tensors.resize(static_cast<size_t>(count));
-  for (size_t i = 0; i < tensors.size(); ++i) (*this)(name + "." + std::to_string(i), tensors[i]);
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    visit(name + "." + std::to_string(i), tensors[i], device);
+  }
 }
 
 void State::operator()(const std::string& name, int64_t& v) {

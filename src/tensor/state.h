@@ -16,17 +16,25 @@ namespace rep {
 ///   void L2p::state(State& s) { s("prompt", prompt_); s("key", key_); s("seen", seen_); }
 ///
 /// Saving collects; loading copies back into tensors in place (so that an optimiser or a parameter
-/// list that holds them stays right), or defines them when they are undefined or of another shape.
+/// list that holds them stays right), or defines them when they are undefined or of another shape:
+/// on the learner's device, unless they are asked for on the CPU.
 class State {
  public:
   /// Collects.
   State() = default;
-  /// Gives back. Throws Error naming the entry when one is missing.
-  State(NamedTensors tensors, Json values);
+  /// Gives back; `device` is the learner's. Throws Error naming the entry when one is missing.
+  State(NamedTensors tensors, Json values, torch::Device device = torch::kCPU);
 
   bool loading() const { return loading_; }
-  void operator()(const std::string& name, torch::Tensor& tensor);
-  void operator()(const std::string& name, std::vector<torch::Tensor>& tensors);
+  void operator()(const std::string& name, torch::Tensor& tensor) { visit(name, tensor, device_); }
+  void operator()(const std::string& name, std::vector<torch::Tensor>& tensors) {
+    visit(name, tensors, device_);
+  }
+  /// What stays on the CPU, whatever the device.
+  void on_cpu(const std::string& name, torch::Tensor& tensor) { visit(name, tensor, torch::kCPU); }
+  void on_cpu(const std::string& name, std::vector<torch::Tensor>& tensors) {
+    visit(name, tensors, torch::kCPU);
+  }
   void operator()(const std::string& name, int64_t& value);
   void operator()(const std::string& name, double& value);
   void operator()(const std::string& name, bool& value);
@@ -48,7 +56,11 @@ class State {
   int64_t bytes() const;
 
  private:
+  void visit(const std::string& name, torch::Tensor& tensor, const torch::Device& device);
+  void visit(const std::string& name, std::vector<torch::Tensor>& tensors,
+             const torch::Device& device);
   bool loading_ = false;
+  torch::Device device_ = torch::kCPU;
   std::string prefix_;
   NamedTensors tensors_;
   std::map<std::string, torch::Tensor> by_name_;  // when loading
