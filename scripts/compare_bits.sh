@@ -9,8 +9,7 @@
 #   BEFORE, AFTER   executables of rep
 #   METHOD...       [l2p dualprompt coda_prompt hide_prompt er ewc icarl joint]
 set -euo pipefail
-cd "$(dirname "$0")/.."
-. scripts/common.sh
+. "$(dirname "$0")/common.sh"
 
 case ${1:-} in -h | --help) print_help; exit 0 ;; esac
 [[ $# -ge 2 ]] || fail "two executables are compared: scripts/compare_bits.sh BEFORE AFTER [METHOD...]"
@@ -139,7 +138,7 @@ for path in sorted((work / "before").rglob("*.*")):
 
 for name, runs in sorted(only.items()):
     print(f"only {name} ({len(runs)} runs)")
-for line in differ[:60]:
+for line in differ[:200]:
     print("DIFFERS", line)
 print(f"{compared['files']} files, {compared['tensors']} tensors and {compared['values']} values compared: "
       + (f"{len(differ)} differ" if differ else "the same bits"))

@@ -10,9 +10,9 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "data/dataset.h"
+#include "formats/safetensors.h"
 #include "nn/vit.h"
 #include "run/setup.h"
-#include "formats/safetensors.h"
 #include "tensor/torch.h"
 
 namespace rep {

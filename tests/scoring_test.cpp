@@ -7,8 +7,8 @@
 
 #include "core/error.h"
 #include "data/stream.h"
-#include "run/learner.h"
 #include "run/loops.h"
+#include "run/session.h"
 #include "run/setup.h"
 #include "tensor/torch.h"
 
@@ -43,22 +43,10 @@ Config small(const std::string& classes, const std::string& method = "l2p") {
   return config;
 }
 
-struct Setting {
-  explicit Setting(const Config& config)
-      : train(open_dataset(config.dataset, Split::kTrain, config.seed)),
-        test(open_dataset(config.dataset, Split::kTest, config.seed)),
-        stream(cut_into_tasks(*train, *test, config.stream, config.seed)),
-        learner(config, stream, *train, torch::kCPU) {}
-  std::unique_ptr<Dataset> train, test;
-  Stream stream;
-  Learner learner;
-};
-
 // The first task's images (labels 0 0 1 1) after its training, when classes 2 and 3 are to come.
 Correct first_task(const std::string& classes, int64_t seen) {
-  const Config config = small(classes);
-  Setting setting(config);
-  const Task& task = setting.stream.tasks[0];
+  Session session = open_session(small(classes));
+  const Task& task = session.stream.tasks[0];
   const std::vector<std::vector<float>> rows{
       {3, 1, 2, 0},   // right among all
       {2, 1, 5, 0},   // right among the seen; class 2 is higher
@@ -71,8 +59,8 @@ Correct first_task(const std::string& classes, int64_t seen) {
     labels.push_back(task.test[i].label);
   }
   EXPECT_EQ(labels, (std::vector<int64_t>{0, 0, 1, 1}));
-  setting.learner.method = std::move(method);
-  return evaluate(setting.learner, *setting.test, task, seen, config);
+  session.learner.method = std::move(method);
+  return evaluate(session, task, seen);
 }
 
 TEST(ScoringTest, AmongTheSeenClassesUnlessAskedOtherwise) {
@@ -97,9 +85,9 @@ TEST(ScoringTest, BothAgreeOnceEveryClassWasSeen) {
 
 TEST(ScoringTest, RefusesAmongAllWhereTheHeadKnowsTheSeenClassesOnly) {
   for (const char* method : {"ncm", "slda", "ranpac", "icarl", "pnn", "convprompt"}) {
-    EXPECT_NO_THROW(Setting(small("seen", method)));
+    EXPECT_NO_THROW(open_session(small("seen", method)));
     try {
-      Setting setting(small("all", method));
+      open_session(small("all", method));
       ADD_FAILURE() << method << " was taken";
     } catch (const Error& e) {
       EXPECT_EQ(e.what(), std::string("eval.classes: ") + method +

@@ -7,10 +7,10 @@
 #include <memory>
 
 #include "cli/commands.h"
+#include "cli/human.h"
 #include "data/throughput.h"
-#include "nn/resnet.h"
+#include "nn/backbone.h"
 #include "run/pretrain.h"
-#include "run/result.h"
 #include "run/setup.h"
 #include "tensor/device.h"
 #include "tensor/meter.h"
@@ -49,26 +49,19 @@ void print(const Json& result) {
   std::printf("  %-28s %10sMAC\n", "a step", human(result["macs_per_step"].get<double>()).c_str());
 }
 
-// The side of the images that the backbone takes; needs no weights.
-int64_t input_size(const BackboneConfig& backbone) {
-  if (backbone.image_size > 0) return backbone.image_size;
-  if (Registry<ResNetOptions>::get().entries().count(backbone.name) > 0) {
-    return Registry<ResNetOptions>::get().at(backbone.name).value.image_size;
-  }
-  return vit_options(backbone.name).image_size;
-}
-
 Json bench_data(const Config& config) {
   constexpr int64_t kImages = 256, kPasses = 9;
+  // Needs no weights.
+  const int64_t side = family_of(config.backbone.name).image_size(config.backbone);
   Json result{{"config", config.name},
               {"dataset", config.dataset.name},
               {"augment", config.train.augment},
-              {"image_size", input_size(config.backbone)}};
+              {"image_size", side}};
   for (const bool train : {true, false}) {
     const auto dataset =
         open_dataset(config.dataset, train ? Split::kTrain : Split::kTest, config.seed);
-    const Transform transform(config.train.augment, input_size(config.backbone),
-                              normalisation(config.backbone.normalise), train);
+    const Transform transform(config.train.augment, side, normalisation(config.backbone.normalise),
+                              train);
     const Throughput cost = time_view(*dataset, transform, kImages, kPasses, config.seed);
     result[train ? "train" : "test"] = {{"images", cost.images},
                                         {"passes", kPasses},

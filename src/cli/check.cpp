@@ -2,15 +2,15 @@
 #include <memory>
 
 #include "cli/commands.h"
+#include "cli/human.h"
 #include "core/error.h"
+#include "core/offline_result.h"
 #include "data/completeness.h"
 #include "data/preview.h"
 #include "data/stream.h"
-#include "run/learner.h"
 #include "run/loops.h"
-#include "run/offline_result.h"
 #include "run/pretrain.h"
-#include "run/result.h"
+#include "run/session.h"
 #include "run/setup.h"
 #include "tensor/device.h"
 
@@ -49,22 +49,20 @@ std::string describe_split(const Config& config, const Dataset& dataset, Split s
 void check(const std::string& path, const std::vector<std::string>& set, const std::string& sheet) {
   Config config = read_experiment(path, set);
   resolve_pretrained(config, nullptr);
-  const torch::Device device = choose_device(config.device);
-  const auto train = open_dataset(config.dataset, Split::kTrain, config.seed);
-  const auto test = open_dataset(config.dataset, Split::kTest, config.seed);
-  const Stream stream = cut_into_tasks(*train, *test, config.stream, config.seed);
+  const Session session = open_session(config);
+  const Stream& stream = session.stream;
   if (!config.eval.offline_result.empty()) {
-    read_offline_result(config.eval.offline_result, stream);
+    read_offline_result(config.eval.offline_result, stream.classes());
   }
-  Learner learner(config, stream, *train, device);
   int64_t steps = 0;
   for (const Task& task : stream.tasks) {
     steps += steps_of_task(config.train, static_cast<int64_t>(task.train.size()));
   }
-  std::string details =
-      describe_split(config, *train, Split::kTrain) + describe_split(config, *test, Split::kTest);
+  std::string details = describe_split(config, *session.train, Split::kTrain) +
+                        describe_split(config, *session.test, Split::kTest);
   if (!sheet.empty()) {
-    const Preview shown = preview(*train, learner.transform(config, /*train=*/false));
+    const Preview shown =
+        preview(*session.train, session.learner.transform(config, /*train=*/false));
     write_png(sheet, shown.sheet);
     details += "  " + sheet + ": the first training images of each class";
     if (shown.classes_left_out > 0) {
@@ -74,8 +72,8 @@ void check(const std::string& path, const std::vector<std::string>& set, const s
   }
   std::cout << path << ": good; " << config.method.name << " on " << config.dataset.name << ", "
             << stream.tasks.size() << " tasks of " << stream.num_classes() << " classes, "
-            << train->size() << " train and " << test->size() << " test images, " << steps
-            << " steps\n"
+            << session.train->size() << " train and " << session.test->size() << " test images, "
+            << steps << " steps\n"
             << details;
 }
 

@@ -14,9 +14,9 @@
 #include "core/files.h"
 #include "core/json.h"
 #include "core/suggest.h"
-#include "nn/weights.h"
 #include "formats/npz.h"
 #include "formats/safetensors.h"
+#include "nn/weights.h"
 
 namespace rep {
 namespace {
@@ -115,7 +115,7 @@ WeightFile read_weight_file(const std::string& path, const std::string& suffix) 
   return file;
 }
 
-// What the checkpoint's values (run/checkpoint.h) say of how far the run had come.
+// What the checkpoint's values (tensor/checkpoint.h) say of how far the run had come.
 Json position_of(const WeightFile& file, const std::string& path) {
   const auto values = file.metadata.find("rep");
   if (values == file.metadata.end()) return nullptr;

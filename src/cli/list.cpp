@@ -11,8 +11,7 @@
 #include "core/registry.h"
 #include "data/dataset.h"
 #include "methods/method.h"
-#include "nn/resnet.h"
-#include "nn/vit.h"
+#include "nn/backbone.h"
 
 namespace rep {
 namespace {
@@ -47,8 +46,12 @@ struct ListArguments {
 };
 
 void list(const ListArguments& arguments) {
-  Json backbones = entries<ResNetOptions>();
-  for (const Json& vit : entries<VitOptions>()) backbones.push_back(vit);
+  Json backbones = Json::array();
+  for (const auto& [family, entry] : Registry<BackboneFamily>::get().entries()) {
+    for (const auto& [name, citation] : entry.value.members()) {
+      backbones.push_back({{"name", name}, {"citation", citation}});
+    }
+  }
   Json lists{{"methods", entries<MethodKind>()},
              {"datasets", entries<DatasetKind>()},
              {"backbones", backbones},

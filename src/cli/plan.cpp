@@ -6,9 +6,9 @@
 #include <memory>
 
 #include "cli/commands.h"
+#include "cli/human.h"
 #include "cli/override_flags.h"
 #include "core/bytes.h"
-#include "run/result.h"
 #include "run/setup.h"
 #include "tensor/device.h"
 #include "tensor/meter.h"

@@ -1,7 +1,10 @@
+#include <cmath>
+#include <cstdio>
 #include <iostream>
 #include <memory>
 
 #include "cli/commands.h"
+#include "cli/human.h"
 #include "cli/override_flags.h"
 #include "core/interrupt.h"
 #include "core/progress.h"
@@ -9,6 +12,7 @@
 #include "run/experiment.h"
 #include "run/loops.h"
 #include "run/pretrain.h"
+#include "run/session.h"
 #include "run/setup.h"
 #include "tensor/device.h"
 #include "tensor/meter.h"
@@ -31,13 +35,43 @@ std::vector<std::string> overrides(const Arguments& arguments) {
   return all;
 }
 
+// A short table of the main figures of a result.
+std::string summary(const Json& json) {
+  const Json &metrics = json["metrics"], &cost = json["cost"]["total"];
+  if (metrics.empty()) return "no task was finished\n";
+  const Json& train = cost["macs"]["train"];
+  const double train_macs = train["select"].get<double>() + train["forward"].get<double>() +
+                            train["backward"].get<double>();
+  std::string text;
+  const auto row = [&](const char* name, double value, const char* unit) {
+    if (std::isnan(value)) return;  // joint learning forgets nothing
+    char line[96];
+    std::snprintf(line, sizeof line, "  %-30s %9.2f %s\n", name, value, unit);
+    text += line;
+  };
+  const auto large = [&](const char* name, double value, const char* unit) {
+    char line[96];
+    std::snprintf(line, sizeof line, "  %-30s %10s%s\n", name, human(value).c_str(), unit);
+    text += line;
+  };
+  row("average accuracy", metrics["average_accuracy"], "%");
+  row("average incremental accuracy", metrics["average_incremental_accuracy"], "%");
+  row("forgetting", metrics["forgetting"], "points");
+  row("task-incremental accuracy", metrics["task_incremental"]["average_accuracy"], "%");
+  large("training", 2 * train_macs, "FLOP");
+  large("testing", 2 * cost["macs"]["eval"].get<double>(), "FLOP");
+  large("peak tensor memory", cost["peak_tensor_bytes"], "B");
+  large("carried between tasks", json["cost"]["state_bytes"], "B");
+  row("training time", cost["seconds"]["train"], "s");
+  row("testing time", cost["seconds"]["eval"], "s");
+  return text;
+}
+
 // What would run, without running it: the effective configuration and the stream.
 void print_plan(const Config& config) {
-  const auto train = open_dataset(config.dataset, Split::kTrain, config.seed);
-  const auto test = open_dataset(config.dataset, Split::kTest, config.seed);
-  const Stream stream = cut_into_tasks(*train, *test, config.stream, config.seed);
+  const Scenario scenario = open_scenario(config, torch::kCPU);
   Json tasks = Json::array();
-  for (const Task& task : stream.tasks) {
+  for (const Task& task : scenario.stream.tasks) {
     const auto images = static_cast<int64_t>(task.train.size());
     tasks.push_back({{"index", task.index},
                      {"classes", task.classes},
@@ -74,7 +108,7 @@ void run(const Arguments& arguments) {
   resolve_pretrained(config, &progress);
   if (world->writes()) world->wait();
   const Result result = run_experiment(config, {output, arguments.resume, world}, progress);
-  progress.info(result.summary() + "  result: " + output + "/result.json");
+  progress.info(summary(result.to_json()) + "  result: " + output + "/result.json");
 }
 
 }  // namespace

@@ -102,6 +102,20 @@ class Cifar100 : public Dataset {
   std::vector<int64_t> labels_;
 };
 
+StandIn stand_in(const Section& section) {
+  const auto options = read_section<Cifar100Options>(section);
+  YAML::Node node(YAML::NodeType::Map);
+  node["name"] = "synthetic";
+  node["classes"] = kClasses;
+  node["train_per_class"] = 500;
+  node["test_per_class"] = 100;
+  node["image_size"] = kSide;
+  node["limit_train"] = options.limit_train;
+  node["limit_test"] = options.limit_test;
+  return {Section{"synthetic", node, section.where, {}},
+          "dataset: CIFAR-100 is not there; 100 classes of 500 and 100 synthetic images stand in"};
+}
+
 const Registered<DatasetKind> kCifar100{
     "cifar100",
     "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
@@ -111,7 +125,8 @@ const Registered<DatasetKind> kCifar100{
      [](const Section& section) { return section_json<Cifar100Options>(section); },
      [](const Section&, Split split) {
        return split == Split::kTrain ? OfficialCounts{50000, 500} : OfficialCounts{10000, 100};
-     }}};
+     },
+     stand_in}};
 
 }  // namespace
 }  // namespace rep

@@ -45,6 +45,12 @@ struct OfficialCounts {
   int64_t per_class = 0;  // of every class at least
 };
 
+/// Images that can be had at once, for `rep plan` where a data set's are not there.
+struct StandIn {
+  Section section;
+  std::string note;  // a sentence that says what stands in for what
+};
+
 struct DatasetKind {
   static constexpr const char* kKind = "dataset";
   /// Reads the options and opens the split; `seed` is the run's. Throws Error.
@@ -53,6 +59,10 @@ struct DatasetKind {
   Json (*options)(const Section& section);
   /// Of the split that these options choose, where it was published; null: of none.
   OfficialCounts (*official)(const Section& section, Split split) = nullptr;
+  /// What costs the same to learn; null: nothing that is known without the images.
+  StandIn (*stand_in)(const Section& section) = nullptr;
+  /// What a result says of weights of that file on this data set, "" for nothing.
+  std::string (*weights_note)(const std::string& weights) = nullptr;
 };
 
 /// Looks section.name up, opens the split and applies `limit_train` / `limit_test`: the first N

@@ -107,6 +107,11 @@ const Registered<DatasetKind> kImageNetSubset{
        const auto options = read_section<ImageNetSubsetOptions>(section);
        if (options.definition == "present") return OfficialCounts{};
        return split == Split::kTrain ? OfficialCounts{0, 732} : OfficialCounts{5000, 50};
+     },
+     /*stand_in=*/nullptr,
+     [](const std::string& weights) -> std::string {
+       if (weights.find("in1k") == std::string::npos) return "";
+       return "the weights saw ImageNet-1k's labels: accuracies on this data set are contaminated";
      }}};
 
 }  // namespace

@@ -89,11 +89,11 @@ struct Loader::State {
     TORCH_CHECK(options.batch_size > 0 && options.workers > 0, "Loader: batch_size ",
                 options.batch_size, ", workers ", options.workers);
     const auto size = static_cast<int64_t>(samples.size());
-    last_batch = (options.drop_last ? size : size + options.batch_size - 1) / options.batch_size;
+    last_batch = batches(size, options.batch_size, options.drop_last);
     TORCH_CHECK(options.first_batch >= 0, "Loader: first_batch ", options.first_batch);
     next_claim = next_out = std::min(options.first_batch, last_batch);
     // The same ring whichever batch comes first: a resumed epoch weighs what a whole one does.
-    const int64_t ring = std::min(options.workers + 2, last_batch);
+    const int64_t ring = std::min(batches_in_flight(options.workers), last_batch);
     const int64_t batch_size = std::min(options.batch_size, size), side = transform.size();
     std::vector<int64_t> sizes{batch_size, 3, side, side};
     if (on_device) {

@@ -43,6 +43,15 @@ class Loader {
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
 
+  /// Batches of an epoch over so many images. `drop_last` leaves out a last one that is not full,
+  /// but what is less than one batch is a batch.
+  static int64_t batches(int64_t images, int64_t batch_size, bool drop_last) {
+    if (drop_last && images >= batch_size) return images / batch_size;
+    return (images + batch_size - 1) / batch_size;
+  }
+  /// Batches that are held at once: one with the caller, one waiting, one with each worker.
+  static int64_t batches_in_flight(int64_t workers) { return workers + 2; }
+
   /// The next batch, valid until the next call; false at the end. Rethrows what a worker threw.
   bool next(Batch& batch);
   int64_t num_batches() const;

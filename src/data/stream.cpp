@@ -224,8 +224,10 @@ void give_all_training_to_the_last_task(Stream& stream) {
   for (Task& task : stream.tasks) {
     all.insert(all.end(), task.train.begin(), task.train.end());
     task.train.clear();
+    task.is_tested = false;
   }
   last = std::move(all);
+  stream.tasks.back().is_tested = true;
 }
 
 }  // namespace rep

@@ -22,6 +22,7 @@ struct Task {
   int64_t first_label = 0;
   std::vector<int64_t> classes;  // the data set's own class ids
   std::vector<Sample> train, test;
+  bool is_tested = true;  // whether all that was seen by its end is tested then
   int64_t last_label() const { return first_label + static_cast<int64_t>(classes.size()); }
 };
 
@@ -29,6 +30,11 @@ struct Stream {
   std::vector<Task> tasks;
   std::vector<int64_t> class_order;  // stream label -> the data set's class id
   int64_t num_classes() const { return static_cast<int64_t>(class_order.size()); }
+  std::vector<std::vector<int64_t>> classes() const {  // of each task
+    std::vector<std::vector<int64_t>> classes;
+    for (const Task& task : tasks) classes.push_back(task.classes);
+    return classes;
+  }
 };
 
 /// natural: 0..C-1; seed: shuffled by the run's seed; 1993 (or any whole number): numpy's legacy
@@ -53,7 +59,8 @@ std::vector<int64_t> make_class_order(const WordOrList& order, int64_t num_class
 Stream cut_into_tasks(const Dataset& train, const Dataset& test, const StreamConfig& config,
                       int64_t seed);
 
-/// What joint learning sees: nothing until the last task, and then the training images of all.
+/// What joint learning sees: nothing until the last task, and then the training images of all; only
+/// then is there anything to test.
 void give_all_training_to_the_last_task(Stream& stream);
 
 }  // namespace rep

@@ -85,6 +85,9 @@ class Gdumb final : public HeadMethod {
     return (1 - other) * cross_entropy(logits, batch) + other * cross_entropy(logits, swapped);
   }
 
+  int64_t bytes_until_full(int64_t images) const override {
+    return buffer_.bytes_until_full(images);
+  }
   void state(State& s) override {
     HeadMethod::state(s);
     s.scope("buffer", [&](State& inner) { buffer_.state(inner); });

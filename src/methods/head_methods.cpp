@@ -48,7 +48,7 @@ class Finetune final : public HeadMethod {
 
 MethodKind joint_kind() {
   MethodKind kind = method_kind<HeadMethod, SeenOptions>();
-  kind.joint = true;
+  kind.rearrange = give_all_training_to_the_last_task;
   return kind;
 }
 
@@ -60,7 +60,7 @@ const Registered<MethodKind> kLinearProbe{
     "linear_probe", "a linear head on the frozen backbone, trained task after task",
     method_kind<FrozenHead, SeenOptions>()};
 const Registered<MethodKind> kFinetune{
-    "finetune", "sequential fine-tuning of backbone and head (the lower bound)",
+    kFinetuneName, "sequential fine-tuning of backbone and head (the lower bound)",
     method_kind<Finetune, SeenOptions>()};
 const Registered<MethodKind> kJoint{
     "joint", "all tasks at once (the upper bound); the backbone as backbone.trainable says",

@@ -7,6 +7,9 @@
 
 namespace rep {
 
+/// What pre-training trains by, too.
+constexpr const char* kFinetuneName = "finetune";
+
 /// A Network trained by cross-entropy: the plain learner that no_prompt, linear_probe, finetune and
 /// joint are settings of.
 class HeadMethod : public Method {

@@ -91,6 +91,15 @@ class Icarl final : public HeadMethod {
     old_classes_ = seen;
   }
 
+  int64_t full_training_images(const TrainingSet& set, const Task& task,
+                               int64_t earlier) const override {
+    const auto own = static_cast<int64_t>(task.train.size());
+    const bool has_exemplars = static_cast<int64_t>(set.samples.size()) > own;
+    return own + (has_exemplars ? std::min(capacity_, earlier) : 0);
+  }
+  int64_t bytes_until_full(int64_t images) const override {
+    return buffer_.bytes_until_full(images);
+  }
   void state(State& s) override {
     HeadMethod::state(s);
     s.scope("buffer", [&](State& inner) { buffer_.state(inner); });

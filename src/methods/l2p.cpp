@@ -67,10 +67,10 @@ class L2p final : public Method {
     return rows;
   }
 
+  int64_t prompt_tokens() const override { return options_.top_k * options_.prompt_length; }
   torch::Tensor loss(const Batch& batch) override {
     const KeyMatch match = select(efficiency_.train_query(batch.images, batch.indices));
-    const torch::Tensor logits =
-        classify(batch.images, match.ids, efficiency_.train_plan(prompt_tokens()));
+    const torch::Tensor logits = classify(batch.images, match.ids, efficiency_.train_plan());
     return Classifier::loss(logits, batch.labels, trained_.first, trained_.last) -
            options_.pull_weight * match.pull(match.ids);
   }
@@ -91,8 +91,6 @@ class L2p final : public Method {
   }
 
  private:
-  int64_t prompt_tokens() const { return options_.top_k * options_.prompt_length; }
-
   KeyMatch select(const torch::Tensor& query) {
     return match_keys(query, key_, options_.top_k, options_.selection == "batchwise");
   }

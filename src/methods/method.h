@@ -61,6 +61,8 @@ class Method {
   virtual TrainingSet training_set(const Dataset& train, const Task& task) {
     return {&train, task.train};
   }
+  /// Prompt tokens that a training step carries through the blocks beside the image's.
+  virtual int64_t prompt_tokens() const { return 0; }
   /// What the optimiser may touch, this task. Called after begin_task; empty: there is nothing to
   /// step, and the task has no training steps.
   virtual std::vector<torch::Tensor> parameters() = 0;
@@ -93,13 +95,25 @@ class Method {
   virtual bool can_share_batches() const { return false; }
   /// Everything the method carries from task to task and needs to go on in the middle of one.
   virtual void state(State& s) = 0;
+
+  // For `rep plan`, whose rehearsal shows a method only a few images of the tasks before.
+
+  /// Images that training_set(task), here `set`, has in a run, in which the tasks before had
+  /// `earlier` images.
+  virtual int64_t full_training_images(const TrainingSet& set, const Task&,
+                                       int64_t /*earlier*/) const {
+    return static_cast<int64_t>(set.samples.size());
+  }
+  /// Bytes by which state() grows until all that the method stores of a stream of so many training
+  /// images is full.
+  virtual int64_t bytes_until_full(int64_t /*images*/) const { return 0; }
 };
 
 struct MethodKind {
   static constexpr const char* kKind = "method";
   std::unique_ptr<Method> (*make)(const MethodContext& context);
   Json (*options)(const Section& section);  // the effective options; throws Error on unknown keys
-  bool joint = false;                       // learns all tasks at once, at the end: the upper bound
+  void (*rearrange)(Stream& stream) = nullptr;  // what the method sees of it; null: all, as it is
 };
 
 /// The last line of a method's file: registers name, citation, options and factory.

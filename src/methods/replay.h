@@ -38,6 +38,9 @@ class ReplayMethod : public HeadMethod {
   void after_step() override;
   /// Offers what never came by: train.drop_last or a budget kept it out.
   void end_task(const Task& task) override;
+  int64_t bytes_until_full(int64_t images) const override {
+    return buffer_.bytes_until_full(images);
+  }
   bool can_share_batches() const override { return false; }  // the buffer is filled from batches
   void state(State& s) override;
 
@@ -55,9 +58,9 @@ class ReplayMethod : public HeadMethod {
 
  private:
   int64_t replay_batch_;
-  int64_t draws_ = 0;     // so far, of the whole run: the key of the next
+  int64_t draws_ = 0;          // so far, of the whole run: the key of the next
   std::set<int64_t> to_come_;  // images of the task that have not come by
-  Batch fresh_;           // to be offered after this step
+  Batch fresh_;                // to be offered after this step
   torch::Tensor notes_;
 };
 

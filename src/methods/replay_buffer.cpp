@@ -153,6 +153,19 @@ std::vector<int64_t> read_counts(const Json& json) {
 
 }  // namespace
 
+int64_t ReplayBuffer::bytes_until_full(int64_t images) const {
+  const int64_t full = std::min(options_.buffer_size, images);
+  if (size() == 0 || full <= size()) return 0;
+  const auto grown = [&](int64_t bytes) { return bytes * full / size(); };
+  const torch::Tensor& note = items_.front().note;
+  const int64_t notes =
+      note.defined() ? size() * note.numel() * static_cast<int64_t>(note.element_size()) : 0;
+  int64_t pixels = grown(bytes_);
+  if (options_.buffer_bytes > 0) pixels = std::min(pixels, options_.buffer_bytes);
+  const int64_t numbers = 3 * size() * static_cast<int64_t>(sizeof(int64_t));
+  return std::max<int64_t>(0, pixels - bytes_) + grown(numbers) - numbers + grown(notes) - notes;
+}
+
 void ReplayBuffer::state(State& s) {
   torch::Tensor pixels, sizes, labels, indices, notes;
   if (!s.loading()) {
@@ -195,9 +208,9 @@ void ReplayBuffer::state(State& s) {
         label >= static_cast<int64_t>(offered_by_class_.size())) {
       cut_off();
     }
-    put(size(), {std::vector<uint8_t>(source + bytes_, source + bytes_ + length),
-                 label, indices.data_ptr<int64_t>()[i],
-                 notes.defined() ? notes[i].clone() : torch::Tensor()});
+    put(size(),
+        {std::vector<uint8_t>(source + bytes_, source + bytes_ + length), label,
+         indices.data_ptr<int64_t>()[i], notes.defined() ? notes[i].clone() : torch::Tensor()});
   }
   if (bytes_ != pixels.numel()) cut_off();
 }

@@ -62,6 +62,9 @@ class ReplayBuffer final : public Dataset {
   std::vector<int64_t> draw(int64_t count, uint64_t key) const;
   const Item& item(int64_t slot) const { return items_[static_cast<size_t>(slot)]; }
   int64_t bytes() const { return bytes_; }
+  /// Bytes that state() lacks until as many images are stored as fit, of a stream of so many, each
+  /// as large as those that are.
+  int64_t bytes_until_full(int64_t images) const;
 
   const std::vector<int64_t>& labels() const override { return labels_; }
   const std::vector<std::string>& class_names() const override { return names_; }

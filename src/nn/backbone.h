@@ -2,8 +2,14 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
+#include "core/config.h"
+#include "core/json.h"
+#include "core/registry.h"
 #include "kernels/attention.h"
 #include "tensor/torch.h"
 
@@ -63,5 +69,35 @@ class Backbone : public torch::nn::Module {
   virtual void train_last_blocks(int64_t blocks) = 0;
   virtual int64_t depth() const = 0;
 };
+
+/// Backbones that are made alike, each by its own name.
+struct BackboneFamily {
+  static constexpr const char* kKind = "backbone family";
+  /// Names and citations of its members.
+  std::vector<std::pair<std::string, std::string>> (*members)();
+  // Of the member that the configuration names, before there are weights. They throw Error.
+  int64_t (*depth)(const BackboneConfig& config);
+  int64_t (*image_size)(const BackboneConfig& config);
+  /// With its weights, frozen but for what `config.trainable` says, in fp32. `inputs` receives
+  /// {"path", "sha256", "bytes"}.
+  std::shared_ptr<Backbone> (*make)(const BackboneConfig& config, Json* inputs);
+  bool has_tokens;  // which prompts, merging and layer dropping need
+};
+
+/// Throws Error, with a suggestion, when no family has a member of that name.
+const BackboneFamily& family_of(const std::string& backbone);
+
+/// BackboneFamily::members of what Registry<Options> holds.
+template <class Options>
+std::vector<std::pair<std::string, std::string>> members_of() {
+  std::vector<std::pair<std::string, std::string>> members;
+  for (const auto& [name, entry] : Registry<Options>::get().entries()) {
+    members.emplace_back(name, entry.citation);
+  }
+  return members;
+}
+
+/// config.trainable as a number of last blocks. Throws Error.
+int64_t trainable_blocks(const BackboneConfig& config, int64_t depth);
 
 }  // namespace rep

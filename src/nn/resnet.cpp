@@ -19,6 +19,37 @@ torch::nn::Conv2d convolution(int64_t in, int64_t out, int64_t kernel, int64_t s
 const Registered<ResNetOptions> kResNet18{
     "resnet18", "He et al. 2016 (arXiv 1512.03385), with the 3x3 stem on small images", {}};
 
+ResNetOptions resnet_options_of(const BackboneConfig& config) {
+  ResNetOptions options = Registry<ResNetOptions>::get().at(config.name).value;
+  if (config.image_size > 0) options.image_size = config.image_size;
+  options.width = config.width;
+  options.stem = config.stem;
+  return options;
+}
+
+std::shared_ptr<Backbone> make_resnet(const BackboneConfig& config, Json* inputs) {
+  if (config.weights != "random") {
+    throw Error("backbone.weights: " + config.name +
+                " is trained from scratch; set weights: random and trainable: all");
+  }
+  auto resnet = std::make_shared<ResNet18Impl>(resnet_options_of(config));
+  const int64_t blocks = trainable_blocks(config, resnet->depth());
+  resnet->train_last_blocks(blocks);
+  *inputs = {{"path", "random"}};
+  if (blocks < resnet->depth()) {
+    (*inputs)["warning"] =
+        "the backbone is not pre-trained: accuracies say nothing about the method";
+  }
+  return resnet;
+}
+
+const Registered<BackboneFamily> kResNets{
+    "resnet",
+    "",
+    {members_of<ResNetOptions>, [](const BackboneConfig&) { return ResNet18Impl::kStages; },
+     [](const BackboneConfig& config) { return resnet_options_of(config).image_size; }, make_resnet,
+     /*has_tokens=*/false}};
+
 }  // namespace
 
 BasicBlockImpl::BasicBlockImpl(int64_t in, int64_t out, int64_t stride) {
@@ -42,7 +73,7 @@ ResNet18Impl::ResNet18Impl(const ResNetOptions& options_) : options(options_) {
   conv1 = register_module("conv1", convolution(3, options.width, small ? 3 : 7, small ? 1 : 2));
   bn1 = register_module("bn1", torch::nn::BatchNorm2d(options.width));
   int64_t channels = options.width;
-  for (int64_t stage = 0; stage < 4; ++stage) {
+  for (int64_t stage = 0; stage < kStages; ++stage) {
     const int64_t out = options.width << stage;
     stages_.push_back(
         register_module("layer" + std::to_string(stage + 1),

@@ -39,9 +39,10 @@ class ResNet18Impl : public Backbone {
   torch::Tensor features(const torch::Tensor& images, const ForwardPlan& plan) override;
   int64_t feature_dim() const override { return 8 * options.width; }
   int64_t image_size() const override { return options.image_size; }
-  int64_t depth() const override { return 4; }
+  int64_t depth() const override { return kStages; }
   void train_last_blocks(int64_t blocks) override;
 
+  static constexpr int64_t kStages = 4;
   const ResNetOptions options;
 
  private:

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "nn/token_merging.h"
+#include "nn/weights.h"
 
 namespace rep {
 
@@ -48,8 +49,7 @@ void merge(TokenStream& stream, const torch::Tensor& metric, int64_t r, bool siz
 }
 
 torch::Tensor adapted(const torch::Tensor& x, const Adapter& adapter) {
-  const torch::Tensor inner =
-      torch::relu(torch::linear(x, adapter.down_weight, adapter.down_bias));
+  const torch::Tensor inner = torch::relu(torch::linear(x, adapter.down_weight, adapter.down_bias));
   return adapter.scale * torch::linear(inner, adapter.up_weight, adapter.up_bias);
 }
 
@@ -64,6 +64,21 @@ struct AroundFunction : torch::autograd::Function<AroundFunction> {
     return {grads[0], {}};
   }
 };
+
+VitOptions vit_options_of(const BackboneConfig& config) {
+  return vit_options(config.name, config.image_size, config.patch_size);
+}
+
+const Registered<BackboneFamily> kVits{
+    "vit",
+    "",
+    {members_of<VitOptions>,
+     [](const BackboneConfig& config) { return vit_options_of(config).depth; },
+     [](const BackboneConfig& config) { return vit_options_of(config).image_size; },
+     [](const BackboneConfig& config, Json* inputs) -> std::shared_ptr<Backbone> {
+       return make_vit(config, inputs).ptr();
+     },
+     /*has_tokens=*/true}};
 
 const Registered<VitOptions> kNano{
     "vit_nano",
@@ -264,6 +279,15 @@ void VisionTransformerImpl::train_last_blocks(int64_t count) {
       parameter.set_requires_grad(true);
     }
   }
+}
+
+VisionTransformer make_vit(const BackboneConfig& config, Json* inputs) {
+  const VitOptions options = vit_options_of(config);
+  VisionTransformer vit(options);
+  *inputs = load_weights(vit, config.weights).inputs;
+  vit->train_last_blocks(trainable_blocks(config, options.depth));
+  vit->recompute_mlps(config.recompute);
+  return vit;
 }
 
 VitOptions vit_options(const std::string& name, int64_t image_size, int64_t patch_size) {

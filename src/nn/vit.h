@@ -139,6 +139,9 @@ TORCH_MODULE(VisionTransformer);
 /// sizes.
 VitOptions vit_options(const std::string& name, int64_t image_size = 0, int64_t patch_size = 0);
 
+/// The member of the family that the configuration names (BackboneFamily::make).
+VisionTransformer make_vit(const BackboneConfig& config, Json* inputs);
+
 /// Tokens that enter each block, for a plan and `prompts`
 /// prompt tokens: arithmetic only. Blocks that are skipped count 0 tokens. Size depth.
 std::vector<int64_t> tokens_per_block(const VitOptions& options, const ForwardPlan& plan,

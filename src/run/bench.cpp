@@ -5,15 +5,14 @@
 #include <functional>
 #include <vector>
 
-#include "core/progress.h"
-#include "data/dataset.h"
-#include "data/device_images.h"
+#include "core/error.h"
 #include "kernels/lanes.h"
 #include "kernels/products.h"
 #include "nn/reference_vit.h"
-#include "run/learner.h"
 #include "run/loops.h"
 #include "run/result.h"
+#include "run/session.h"
+#include "run/setup.h"
 #include "tensor/device.h"
 #include "tensor/meter.h"
 #include "tensor/torch.h"
@@ -80,86 +79,62 @@ constexpr std::pair<const char*, Phase> kTrainPhases[]{{"data_wait", Phase::kDat
                                                        {"backward", Phase::kBackward},
                                                        {"step", Phase::kStep}};
 
-}  // namespace
-
-Json bench(const Config& asked, int64_t steps, int64_t warmup, bool reference) {
-  Config config = asked;
-  QueryBackboneConfig& query = config.efficiency.query_backbone;
-  if (reference && query.name.empty()) query = {config.backbone.name, config.backbone.weights};
-  config.train.iterations = warmup + steps;
-  config.train.epochs = std::max<int64_t>(config.train.epochs, 1 << 20);
-  config.train.drop_last = true;  // every measured step is of a whole batch
-  const torch::Device device = choose_device(config.device);
-  seed_everything(config.seed);
-  const auto train = open_dataset(config.dataset, Split::kTrain, config.seed, device);
-  const auto test = open_dataset(config.dataset, Split::kTest, config.seed, device);
-  const Stream stream = cut_into_tasks(*train, *test, config.stream, config.seed);
-  const Task& task = stream.tasks.front();
-  Learner learner(config, stream, *train, device);
-  if (reference) compute_by_reference(learner);
+// The steps of the first task, all but the first `warmup` of them measured, and after each a unit.
+Timing time_steps(Session& session, int64_t warmup, const std::function<double()>& unit) {
+  Learner& learner = session.learner;
+  const Task& task = session.stream.tasks.front();
   learner.images->set_task(task);
   learner.method->begin_task(task);
-
-  const int64_t size = learner.backbone->image_size();
-  const torch::Tensor images = torch::rand({config.train.batch_size, 3, size, size}, device);
-  const auto unit = [&](Backbone& backbone) {
-    return seconds_of(device, [&] { reference_features(backbone, images); });
-  };
-  // The unit is of fp32, whatever the steps are in.
-  const bool is_fp32 = config.precision == "fp32";
-
   Timing timing;
-  Progress progress(Progress::Verbosity::kQuiet, "");
-  Result books{Json::object()};
-  books.begin_task(task, train->class_names());
   Position position;
   auto last = Clock::now();
   PhaseCost before = metered();
   reset_peak_tensor_bytes();
-  train_task(
-      learner, *train, task, 1, config, position, {},
-      [&](Optimizer&, const StepReport*) {
-        wait_for(device);
-        const double seconds = std::chrono::duration<double>(Clock::now() - last).count();
-        const PhaseCost cost = metered() - before;
-        if (position.iteration > warmup) {
-          timing.steps.push_back(seconds);
-          timing.phases.push_back(cost);
-          timing.peak = std::max(timing.peak, peak_tensor_bytes());
-        }
-        if (is_fp32) timing.units.push_back(unit(*learner.backbone));
-        reset_peak_tensor_bytes();
-        before = metered();
-        last = Clock::now();
-      },
-      books, progress);
+  AfterEachStep watch([&](const Step& step) {
+    wait_for(learner.device);
+    const double seconds = std::chrono::duration<double>(Clock::now() - last).count();
+    const PhaseCost cost = metered() - before;
+    if (step.iteration > warmup) {
+      timing.steps.push_back(seconds);
+      timing.phases.push_back(cost);
+      timing.peak = std::max(timing.peak, peak_tensor_bytes());
+    }
+    if (unit) timing.units.push_back(unit());
+    reset_peak_tensor_bytes();
+    before = metered();
+    last = Clock::now();
+  });
+  train_task(session, task, position, {&watch});
   if (timing.steps.empty()) {
-    throw Error("method: " + config.method.name + " has no training steps to measure");
+    throw Error("method: " + session.config.method.name + " has no training steps to measure");
   }
   learner.method->end_task(task);
+  return timing;
+}
 
-  // An image is tested once for every task from its own on; its query is computed the first time.
-  learner.efficiency->remember_test_queries(test->size());
+// Seconds of testing an image of the first task, over a whole run: once for every task from its own
+// on, of which the first time computes its query.
+double time_test(Session& session) {
+  const Task& task = session.stream.tasks.front();
   const auto tested = [&] {
-    return seconds_of(device, [&] { evaluate(learner, *test, task, task.last_label(), config); });
+    return seconds_of(session.learner.device, [&] { evaluate(session, task, task.last_label()); });
   };
   const double first = tested(), again = tested();
-  const auto T = static_cast<double>(stream.tasks.size());
+  const auto T = static_cast<double>(session.stream.tasks.size());
   const double tests = T * (T + 1) / 2;
-  const double an_image = (T * first + (tests - T) * again) / tests /
-                          static_cast<double>(std::max<size_t>(1, task.test.size()));
+  return (T * first + (tests - T) * again) / tests /
+         static_cast<double>(std::max<size_t>(1, task.test.size()));
+}
 
-  const int64_t peak_rss = peak_rss_bytes();
-  if (!is_fp32) {  // after the steps: a second model's memory is not theirs
-    VisionTransformer plain(
-        vit_options(config.backbone.name, config.backbone.image_size, config.backbone.patch_size));
-    plain->to(device);
-    for (int64_t i = 0; i < warmup + steps; ++i) timing.units.push_back(unit(*plain));
-  }
-  const double unit_seconds = median(timing.units), step = median(timing.steps);
-  const auto count = static_cast<double>(timing.steps.size());
-  Json phases = Json::object(), phase_seconds = Json::object(), macs = Json::object();
+// Of the measured steps, phase by phase: seconds in units and as they are, and MACs.
+struct ByPhase {
+  Json units = Json::object(), seconds = Json::object(), macs = Json::object();
   double step_macs = 0;
+};
+
+ByPhase by_phase(const Timing& timing, double unit_seconds) {
+  const auto count = static_cast<double>(timing.steps.size());
+  ByPhase means;
   for (const auto& [name, phase] : kTrainPhases) {
     const auto i = static_cast<size_t>(phase);
     std::vector<double> seconds;
@@ -169,11 +144,49 @@ Json bench(const Config& asked, int64_t steps, int64_t warmup, bool reference) {
       all_seconds += cost.seconds[i];
       all_macs += static_cast<double>(cost.macs[i]);
     }
-    phases[name] = all_seconds / count / unit_seconds;
-    phase_seconds[name] = spread(seconds);
-    macs[name] = all_macs / count;
-    step_macs += all_macs / count;
+    means.units[name] = all_seconds / count / unit_seconds;
+    means.seconds[name] = spread(seconds);
+    means.macs[name] = all_macs / count;
+    means.step_macs += all_macs / count;
   }
+  return means;
+}
+
+}  // namespace
+
+Json bench(const Config& asked, int64_t steps, int64_t warmup, bool reference) {
+  Config config = asked;
+  QueryBackboneConfig& query = config.efficiency.query_backbone;
+  if (reference && query.name.empty()) query = {config.backbone.name, config.backbone.weights};
+  config.train.iterations = warmup + steps;
+  config.train.epochs = std::max<int64_t>(config.train.epochs, 1 << 20);
+  config.train.drop_last = true;  // every measured step is of a whole batch
+  Session session = open_session(config);
+  Learner& learner = session.learner;
+  const torch::Device device = learner.device;
+  if (reference) compute_by_reference(learner);
+
+  const int64_t size = learner.backbone->image_size();
+  const torch::Tensor images = torch::rand({config.train.batch_size, 3, size, size}, device);
+  const auto unit = [&](Backbone& backbone) {
+    return seconds_of(device, [&] { reference_features(backbone, images); });
+  };
+  // The unit is of fp32, whatever the steps are in.
+  const bool is_fp32 = config.precision == "fp32";
+  Timing timing = time_steps(
+      session, warmup,
+      is_fp32 ? std::function<double()>([&] { return unit(*learner.backbone); }) : nullptr);
+  const double an_image = time_test(session);
+  const int64_t peak_rss = peak_rss_bytes();
+  if (!is_fp32) {  // after the steps: a second model's memory is not theirs
+    VisionTransformer plain(
+        vit_options(config.backbone.name, config.backbone.image_size, config.backbone.patch_size));
+    plain->to(device);
+    for (int64_t i = 0; i < warmup + steps; ++i) timing.units.push_back(unit(*plain));
+  }
+
+  const double unit_seconds = median(timing.units), step = median(timing.steps);
+  const ByPhase phases = by_phase(timing, unit_seconds);
   const double fp32 = matmul_rate(device, torch::kFloat, device.is_cpu() ? 2048 : 8192);
   const double bf16 = matmul_rate(device, torch::kBFloat16, device.is_cpu() ? 1024 : 8192);
   return {{"config", config.name},
@@ -183,15 +196,15 @@ Json bench(const Config& asked, int64_t steps, int64_t warmup, bool reference) {
           {"unit_seconds", unit_seconds},
           {"step_ratio", step / unit_seconds},
           {"step_seconds", spread(timing.steps)},
-          {"phases", phases},
-          {"phase_seconds", phase_seconds},
+          {"phases", phases.units},
+          {"phase_seconds", phases.seconds},
           {"eval_ratio", an_image / (unit_seconds / static_cast<double>(config.train.batch_size))},
           {"matmul_flops_per_second", {{"fp32", fp32}, {"bf16", bf16}}},
-          {"matmul_fraction", 2 * step_macs / step / (is_fp32 ? fp32 : bf16)},
+          {"matmul_fraction", 2 * phases.step_macs / step / (is_fp32 ? fp32 : bf16)},
           {"peak_tensor_bytes", timing.peak},
           {"peak_rss_bytes", peak_rss},
-          {"macs_per_step", step_macs},
-          {"macs_by_phase", macs}};
+          {"macs_per_step", phases.step_macs},
+          {"macs_by_phase", phases.macs}};
 }
 
 }  // namespace rep

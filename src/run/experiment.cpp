@@ -6,14 +6,13 @@
 #include <ctime>
 
 #include "core/error.h"
+#include "core/offline_result.h"
 #include "data/dataset.h"
-#include "data/device_images.h"
-#include "data/stream.h"
 #include "revision.h"
-#include "run/learner.h"
 #include "run/loops.h"
-#include "run/offline_result.h"
+#include "run/memory_limit.h"
 #include "run/run_folder.h"
+#include "run/session.h"
 #include "tensor/device.h"
 #include "tensor/meter.h"
 #include "tensor/torch.h"
@@ -30,7 +29,9 @@ std::string now_utc() {
 }
 
 // What to know before this result is compared with another.
-Json notes_on(const Config& config, const Learner& learner, const Stream& stream) {
+Json notes_on(const Session& session) {
+  const Config& config = session.config;
+  const Learner& learner = session.learner;
   Json notes = Json::array();
   if (learner.world->size() > 1) notes.push_back("costs are those of the first process");
   if (!learner.device.is_cpu()) {
@@ -48,7 +49,7 @@ Json notes_on(const Config& config, const Learner& learner, const Stream& stream
         "train.seconds ends a task by the clock: another run takes another number of steps");
   }
   std::string alone;
-  for (const Task& task : stream.tasks) {
+  for (const Task& task : session.stream.tasks) {
     if (task.classes.size() == 1) alone += (alone.empty() ? "" : ", ") + std::to_string(task.index);
   }
   if (!alone.empty() && learner.method->loss_is_within_task()) {
@@ -59,29 +60,26 @@ Json notes_on(const Config& config, const Learner& learner, const Stream& stream
 }
 
 // What a result says of itself before the first task.
-Json make_head(const Config& config, const Learner& learner, const Stream& stream,
-               const Dataset& train, const Dataset& test) {
+Json make_head(const Session& session) {
+  const Config& config = session.config;
+  const Learner& learner = session.learner;
   Json inputs = learner.inputs;
-  if (config.dataset.name == "imagenet_subset" &&
-      config.backbone.weights.find("in1k") != std::string::npos) {
-    inputs["weights"]["note"] =
-        "the weights saw ImageNet-1k's labels: accuracies on this data set are contaminated";
+  if (const auto note = Registry<DatasetKind>::get().at(config.dataset.name).value.weights_note) {
+    const std::string text = note(config.backbone.weights);
+    if (!text.empty()) inputs["weights"]["note"] = text;
   }
-  inputs["queries_computed_once"] =
-      learner.efficiency->remembers_train_queries() ? Json{"train", "test"} : Json{"test"};
-  inputs["dataset"] = {{"name", config.dataset.name},
-                       {"train_images", train.size()},
-                       {"test_images", test.size()},
-                       {"fingerprint", train.fingerprint() + "-" + test.fingerprint()}};
+  inputs["dataset"] = {
+      {"name", config.dataset.name},
+      {"train_images", session.train->size()},
+      {"test_images", session.test->size()},
+      {"fingerprint", session.train->fingerprint() + "-" + session.test->fingerprint()}};
   Json head{
       {"name", config.name},        {"rep", {{"version", REP_VERSION}, {"revision", REP_REVISION}}},
       {"libtorch", TORCH_VERSION},  {"device", describe_device(learner.device)},
       {"started", now_utc()},       {"config", to_json(config)},
       {"inputs", std::move(inputs)}};
   if (learner.world->size() > 1) head["device"]["processes"] = learner.world->size();
-  if (Json notes = notes_on(config, learner, stream); !notes.empty()) {
-    head["notes"] = std::move(notes);
-  }
+  if (Json notes = notes_on(session); !notes.empty()) head["notes"] = std::move(notes);
   return head;
 }
 
@@ -97,36 +95,44 @@ double percent(int64_t correct, int64_t images) {
   return images == 0 ? 0.0 : 100.0 * static_cast<double>(correct) / static_cast<double>(images);
 }
 
+// One pass over every task seen so far gives both matrices' next row. After a task that the stream
+// does not test, nothing is known, and JSON says null.
+AccuracyRows test_all_seen(Session& session, const Task& task, const Observers& observers) {
+  AccuracyRows rows;
+  for (int64_t seen = 0; seen <= task.index; ++seen) {
+    double class_incremental = std::nan(""), task_incremental = std::nan("");
+    if (task.is_tested) {
+      const Task& earlier = session.stream.tasks[static_cast<size_t>(seen)];
+      const Correct correct = evaluate(session, earlier, task.last_label(), observers);
+      class_incremental = percent(correct.class_incremental, correct.images);
+      task_incremental = percent(correct.task_incremental, correct.images);
+    }
+    rows.class_incremental.push_back(class_incremental);
+    rows.task_incremental.push_back(task_incremental);
+  }
+  return rows;
+}
+
 }  // namespace
 
 Result run_experiment(const Config& config, const RunOptions& options, Progress& progress) {
-  const torch::Device device = choose_device(config.device);
-  if (!device.is_cpu() && !config.memory_limit.empty()) {
-    throw Error("memory_limit: only the CPU's tensors are counted, and this run computes on " +
-                device.str() + "; leave it out, or set device: cpu");
+  MemoryLimit limit(config);
+  if (const auto device = choose_device(config.device); device.is_cuda()) {
+    meter_cuda_device(device.index());
   }
-  if (device.is_cuda()) meter_cuda_device(device.index());
-  seed_everything(config.seed);
-
-  // What there is to learn, and in what order: a function of data set and seed, never of the
-  // method.
-  const auto train = open_dataset(config.dataset, Split::kTrain, config.seed, device);
-  const auto test = open_dataset(config.dataset, Split::kTest, config.seed, device);
-  Stream stream = cut_into_tasks(*train, *test, config.stream, config.seed);
-  const bool joint = Registry<MethodKind>::get().at(config.method.name).value.joint;
-  if (joint) give_all_training_to_the_last_task(stream);
-
-  // Who learns it, and where it is kept. From here on a kill loses nothing that was saved.
-  Learner learner(config, stream, *train, device, options.world->writes() ? options.output : "");
-  learner.join(options.world, config);
-  learner.efficiency->remember_test_queries(test->size());
+  // What there is to learn, in what order, and who learns it.
+  Session session =
+      open_session(config, {options.world->writes() ? options.output : "", options.world});
+  Learner& learner = session.learner;
   for (const auto& [name, input] : learner.inputs.items()) {
     if (input.contains("warning")) progress.warn(name + ": " + input["warning"].get<std::string>());
   }
-  Result result(make_head(config, learner, stream, *train, *test));
+  Result result(make_head(session));
   if (!config.eval.offline_result.empty()) {
-    result.set_offline(read_offline_result(config.eval.offline_result, stream));
+    result.set_offline(read_offline_result(config.eval.offline_result, session.stream.classes()));
   }
+
+  // Where it is kept, and who watches. From here on a kill loses nothing that was saved.
   RunFolder folder(options.output, options.resume, config, options.world->writes());
   Position position;
   if (options.resume) {
@@ -135,63 +141,43 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
   }
   options.world->expect_equal({torch::tensor({position.task, position.iteration})},
                               "the positions to go on from");
+  const auto tasks = static_cast<int64_t>(session.stream.tasks.size());
+  ProgressObserver line(progress, tasks);
+  Checkpoints checkpoints(folder, learner, position, result);
+  limit.save = [&](Optimizer& optimizer) { checkpoints.save(&optimizer); };
+  const Observers observers{&line, &result, &checkpoints, &limit};
 
-  const auto last_task = static_cast<int64_t>(stream.tasks.size()) - 1;
-  while (position.task <= last_task) {
-    const Task& task = stream.tasks[static_cast<size_t>(position.task)];
+  while (position.task < tasks) {
+    const Task& task = session.stream.tasks[static_cast<size_t>(position.task)];
     reset_peak_tensor_bytes();
     learner.images->set_task(task);
     if (!position.trained) {
       if (position.iteration == 0) {
-        result.begin_task(task, train->class_names());
-        learner.efficiency->clear_log();
+        result.begin_task(task, session.train->class_names(), learner.efficiency->planner.blocks());
         learner.method->begin_task(task);
         result.set_parameters(learner.parameters());
       }
-      train_task(
-          learner, *train, task, last_task + 1, config, position, folder.take_optimizer_restorer(),
-          [&](Optimizer& optimizer, const StepReport* report) {
-            if (report) folder.log_step(*report);
-            folder.save_if_due(learner, position, result, optimizer);
-            if (!is_over_memory_limit(config)) return;
-            folder.save(learner, position, result, &optimizer);
-            enforce_memory_limit(config, Phase::kStep);
-          },
-          result, progress);
+      train_task(session, task, position, observers);
       learner.method->end_task(task);
       options.world->expect_equal(learner.method->parameters(), "the parameters after a task");
       // The task's images are never seen again by the learner past this line: only what the method
       // itself stored.
-      result.finish_training(position.iteration, learner.efficiency->log(), learner.state_bytes());
+      result.finish_training(position.iteration, learner.state_bytes());
       position.trained = true;
-      folder.save(learner, position, result, nullptr);
-      enforce_memory_limit(config, Phase::kStep);
+      checkpoints.save();
+      limit.enforce();
     }
 
-    // One pass over every task seen so far gives both matrices' next row. Joint learning has only
-    // the last; before it nothing was learned, and JSON says null.
-    std::vector<double> class_incremental, task_incremental;
-    for (int64_t seen = 0; seen <= position.task; ++seen) {
-      if (joint && position.task < last_task) {
-        class_incremental.push_back(std::nan(""));
-        task_incremental.push_back(std::nan(""));
-        continue;
-      }
-      const Correct correct = evaluate(learner, *test, stream.tasks[static_cast<size_t>(seen)],
-                                       task.last_label(), config);
-      class_incremental.push_back(percent(correct.class_incremental, correct.images));
-      task_incremental.push_back(percent(correct.task_incremental, correct.images));
-    }
-    result.add_row(class_incremental, task_incremental);
-    if (!joint || position.task == last_task) {
-      progress.accuracy_row(position.task, class_incremental);
-    }
+    const AccuracyRows rows = test_all_seen(session, task, observers);
+    result.add_row(rows);
+    if (task.is_tested) progress.accuracy_row(position.task, rows.class_incremental);
+    result.set_queries_computed_once(learner.efficiency->queries.cached_splits());
     folder.book(result);
 
     position = {position.task + 1, 0, position.total_iterations, false};
-    if (position.task > last_task) result.complete();
+    if (position.task == tasks) result.complete();
     folder.write_result(result);
-    folder.save(learner, position, result, nullptr);
+    checkpoints.save();
   }
   return result;
 }

@@ -3,6 +3,7 @@
 #include <torch/types.h>
 
 #include <memory>
+#include <string>
 
 #include "core/config.h"
 #include "core/json.h"
@@ -36,8 +37,9 @@ struct Learner {
   void join(std::shared_ptr<World> processes, const Config& config);
   /// From a stored image to the network's input.
   Transform transform(const Config& config, bool train) const;
-  /// What is carried from task to task.
+  /// What a run needs to go on from here.
   void state(State& s);
+  /// Of what learning carries from task to task.
   int64_t state_bytes();
   /// {"total", "trainable"}
   Json parameters();

@@ -11,9 +11,10 @@
 #include "core/bytes.h"
 #include "core/error.h"
 #include "data/dataset.h"
-#include "nn/vit.h"
+#include "nn/backbone.h"
 #include "run/pretrain.h"
 #include "run/rehearsal.h"
+#include "run/setup.h"
 #include "tensor/device.h"
 #include "tensor/torch.h"
 
@@ -44,28 +45,20 @@ void stand_in_for_pretraining(Config& config, std::vector<std::string>& notes) {
 
 void stand_in_for_images(Config& config, std::vector<std::string>& notes) {
   try {
-    open_dataset(config.dataset, Split::kTrain, config.seed);
-    open_dataset(config.dataset, Split::kTest, config.seed);
+    for (const Split split : {Split::kTrain, Split::kTest}) {
+      open_dataset(config.dataset, split, config.seed);
+    }
   } catch (const Error& error) {
-    if (config.dataset.name != "cifar100") {
+    const DatasetKind& kind = Registry<DatasetKind>::get().at(config.dataset.name).value;
+    if (!kind.stand_in) {
       throw Error(std::string(error.what()) +
                   "; to plan without the images, --set 'dataset={name: synthetic, classes: N, "
                   "train_per_class: N, test_per_class: N}'");
     }
-    notes.emplace_back(
-        "dataset: CIFAR-100 is not there; 100 classes of 500 and 100 computed pictures stand in");
-    YAML::Node node(YAML::NodeType::Map);
-    node["name"] = "synthetic";
-    node["classes"] = 100;
-    node["train_per_class"] = 500;
-    node["test_per_class"] = 100;
-    node["image_size"] = 32;
-    for (const char* limit : {"limit_train", "limit_test"}) {
-      node[limit] = config.dataset.effective.value(limit, int64_t{0});
-    }
-    config.dataset = Section{"synthetic", node, config.dataset.where, {}};
-    config.dataset.effective =
-        Registry<DatasetKind>::get().at("synthetic").value.options(config.dataset);
+    StandIn stand_in = kind.stand_in(config.dataset);
+    notes.push_back(stand_in.note);
+    config.dataset = std::move(stand_in.section);
+    resolve_sections(config);
   }
 }
 
@@ -103,7 +96,7 @@ class Advice {
       all.set.push_back(set);
       change(all.config);
     };
-    if (Registry<VitOptions>::get().entries().count(base_.config.backbone.name) == 0) return json_;
+    if (!family_of(base_.config.backbone.name).has_tokens) return json_;
     if (base_.config.backbone.recompute < 1) {
       try_it("backbone.recompute=1", [](Config& c) { c.backbone.recompute = 1; });
     }

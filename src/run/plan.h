@@ -15,7 +15,7 @@ struct PlanOptions {
 /// What a run will cost, before it runs: a rehearsal of it (run/rehearsal.h), whether its tensors
 /// fit, and what to change when they do not, each with its own rehearsed peak. Fields as in
 /// docs/results.md, "rep plan". Weights that are not there are taken as random, CIFAR-100 as as
-/// many computed pictures; `notes` says so. Writes nothing. Throws Error as a run would.
+/// many synthetic images; `notes` says so. Writes nothing. Throws Error as a run would.
 Json plan(const Config& config, const PlanOptions& options);
 
 }  // namespace rep

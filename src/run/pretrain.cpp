@@ -8,15 +8,12 @@
 #include "core/files.h"
 #include "core/hash.h"
 #include "core/interrupt.h"
-#include "data/dataset.h"
-#include "data/device_images.h"
-#include "data/stream.h"
-#include "run/learner.h"
-#include "run/loops.h"
-#include "run/result.h"
-#include "run/setup.h"
-#include "tensor/device.h"
 #include "formats/safetensors.h"
+#include "methods/head_methods.h"
+#include "run/loops.h"
+#include "run/memory_limit.h"
+#include "run/session.h"
+#include "run/setup.h"
 #include "tensor/torch.h"
 
 namespace rep {
@@ -71,7 +68,7 @@ std::string percent(double value) {
 Config read_pretraining(const std::string& path, const std::vector<std::string>& overrides) {
   Config config = load_config(path, overrides);
   refuse_what_means_nothing(config, path);
-  config.method = Section{"finetune", {}, path, {}};
+  config.method = Section{kFinetuneName, {}, path, {}};
   config.stream.tasks = 1;
   config.backbone.weights = "random";
   config.backbone.trainable = "all";
@@ -90,28 +87,21 @@ Pretrained pretrain(const Config& config, const std::string& path, Progress& pro
   }
   const std::string folder = std::filesystem::path(path).parent_path().string();
   if (!folder.empty()) make_directories(folder);
-  const torch::Device device = choose_device(config.device);
-  seed_everything(config.seed);
-
-  const auto train = open_dataset(config.dataset, Split::kTrain, config.seed, device);
-  const auto test = open_dataset(config.dataset, Split::kTest, config.seed, device);
-  const Stream stream = cut_into_tasks(*train, *test, config.stream, config.seed);
-  const Task& all = stream.tasks.front();
-  Learner learner(config, stream, *train, device);
+  MemoryLimit limit(config);
+  Session session = open_session(config);
+  Learner& learner = session.learner;
+  const Task& all = session.stream.tasks.front();
   learner.images->set_task(all);
   learner.method->begin_task(all);
   Position position;
-  Result costs(Json::object());  // the loop's books, which nobody reads here
-  costs.begin_task(all, train->class_names());
-  train_task(
-      learner, *train, all, /*tasks=*/1, config, position, {},
-      [&](Optimizer&, const StepReport*) {
-        if (interrupted()) throw Interrupted("stopped while pretraining; nothing was written");
-        enforce_memory_limit(config, Phase::kStep);
-      },
-      costs, progress);
+  ProgressObserver line(progress, /*tasks=*/1);
+  AfterEachStep stop([](const Step&) {
+    if (interrupted()) throw Interrupted("stopped while pretraining; nothing was written");
+  });
+  const Observers observers{&line, &stop, &limit};
+  train_task(session, all, position, observers);
   learner.method->end_task(all);
-  const Correct correct = evaluate(learner, *test, all, all.last_label(), config);
+  const Correct correct = evaluate(session, all, all.last_label(), observers);
   const Pretrained done{100.0 * static_cast<double>(correct.class_incremental) /
                             static_cast<double>(std::max<int64_t>(1, correct.images)),
                         correct.images};
@@ -128,7 +118,7 @@ Pretrained pretrain(const Config& config, const std::string& path, Progress& pro
                      {"held_out_accuracy", percent(done.accuracy)}});
   progress.info("pretrained " + config.backbone.name + ": " + percent(done.accuracy) + " of " +
                 std::to_string(done.images) + " held-out images in " +
-                std::to_string(stream.num_classes()) + " classes; " + path);
+                std::to_string(session.stream.num_classes()) + " classes; " + path);
   return done;
 }
 

@@ -1,9 +1,7 @@
 #include "run/result.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <cstdio>
 #include <numeric>
 
 namespace rep {
@@ -117,7 +115,8 @@ void TaskCost::state(State& s) {
   steps.state(s);
 }
 
-TaskCost& Result::begin_task(const Task& task, const std::vector<std::string>& class_names) {
+void Result::begin_task(const Task& task, const std::vector<std::string>& class_names,
+                        int64_t blocks) {
   Json names = Json::array();
   for (const int64_t id : task.classes) names.push_back(class_names[static_cast<size_t>(id)]);
   tasks_.push_back({{"index", task.index},
@@ -128,19 +127,22 @@ TaskCost& Result::begin_task(const Task& task, const std::vector<std::string>& c
                     {"iterations", 0}});
   class_incremental_.n.push_back(static_cast<int64_t>(task.test.size()));
   task_incremental_.n = class_incremental_.n;
-  return costs_.emplace_back();
+  costs_.emplace_back().steps = StepLog(blocks);
 }
 
-void Result::finish_training(int64_t iterations, const StepLog& steps, int64_t state_bytes) {
+void Result::after_step(const Step& step, Optimizer&) {
+  step_seconds_.push_back(step.seconds);
+  costs_.back().steps.add(step.tokens);
+}
+
+void Result::finish_training(int64_t iterations, int64_t state_bytes) {
   tasks_.back()["iterations"] = iterations;
-  costs_.back().steps = steps;
   costs_.back().state_bytes = state_bytes;
 }
 
-void Result::add_row(const std::vector<double>& class_incremental,
-                     const std::vector<double>& task_incremental) {
-  class_incremental_.a.push_back(class_incremental);
-  task_incremental_.a.push_back(task_incremental);
+void Result::add_row(const AccuracyRows& rows) {
+  class_incremental_.a.push_back(rows.class_incremental);
+  task_incremental_.a.push_back(rows.task_incremental);
 }
 
 Json Result::to_json() const {
@@ -216,50 +218,6 @@ Json Result::cost_json() const {
           {"per_iteration", std::move(per_iteration)},
           {"state_bytes", costs_.empty() ? 0 : costs_.back().state_bytes},
           {"parameters", parameters_}};
-}
-
-std::string human(double value) {
-  static constexpr std::array<const char*, 6> kPrefixes{"", "k", "M", "G", "T", "P"};
-  size_t prefix = 0;
-  while (std::abs(value) >= 999.5 && prefix + 1 < kPrefixes.size()) {
-    value /= 1000;
-    ++prefix;
-  }
-  char text[32];
-  std::snprintf(text, sizeof text, "%.3g %s", value, kPrefixes[prefix]);
-  return text;
-}
-
-std::string Result::summary() const {
-  const Json json = to_json();
-  const Json &metrics = json["metrics"], &cost = json["cost"]["total"];
-  if (metrics.empty()) return "no task was finished\n";
-  const Json& train = cost["macs"]["train"];
-  const double train_macs = train["select"].get<double>() + train["forward"].get<double>() +
-                            train["backward"].get<double>();
-  std::string text;
-  const auto row = [&](const char* name, double value, const char* unit) {
-    if (std::isnan(value)) return;  // joint learning forgets nothing
-    char line[96];
-    std::snprintf(line, sizeof line, "  %-30s %9.2f %s\n", name, value, unit);
-    text += line;
-  };
-  const auto large = [&](const char* name, double value, const char* unit) {
-    char line[96];
-    std::snprintf(line, sizeof line, "  %-30s %10s%s\n", name, human(value).c_str(), unit);
-    text += line;
-  };
-  row("average accuracy", metrics["average_accuracy"], "%");
-  row("average incremental accuracy", metrics["average_incremental_accuracy"], "%");
-  row("forgetting", metrics["forgetting"], "points");
-  row("task-incremental accuracy", metrics["task_incremental"]["average_accuracy"], "%");
-  large("training", 2 * train_macs, "FLOP");
-  large("testing", 2 * cost["macs"]["eval"].get<double>(), "FLOP");
-  large("peak tensor memory", cost["peak_tensor_bytes"], "B");
-  large("carried between tasks", json["cost"]["state_bytes"], "B");
-  row("training time", cost["seconds"]["train"], "s");
-  row("testing time", cost["seconds"]["eval"], "s");
-  return text;
 }
 
 void Result::state(State& s) {

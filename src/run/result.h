@@ -8,7 +8,8 @@
 #include "core/json.h"
 #include "core/metrics.h"
 #include "data/stream.h"
-#include "nn/efficiency.h"
+#include "nn/step_planner.h"
+#include "run/observer.h"
 #include "tensor/meter.h"
 #include "tensor/state.h"
 
@@ -26,28 +27,34 @@ struct TaskCost {
   void state(State& s);
 };
 
+/// A row of both accuracy matrices, percent.
+struct AccuracyRows {
+  std::vector<double> class_incremental, task_incremental;
+};
+
 /// What a run has to say, as it grows: written to result.json after every task
 /// (results/schema.json).
-class Result {
+class Result final : public Observer {
  public:
   /// `head`: name, rep, libtorch, device, started, config, inputs: what is known before the first
   /// task.
   explicit Result(Json head) : head_(std::move(head)) {}
 
-  /// Begins task `task`'s record; its costs are filled in place.
-  TaskCost& begin_task(const Task& task, const std::vector<std::string>& class_names);
+  /// Begins the record of a task, learned by a backbone of so many blocks.
+  void begin_task(const Task& task, const std::vector<std::string>& class_names, int64_t blocks);
+  void after_step(const Step& step, Optimizer&) override;
   TaskCost& current_cost() { return costs_.back(); }
-  /// The row of both accuracy matrices after the task last begun, percent.
-  void add_row(const std::vector<double>& class_incremental,
-               const std::vector<double>& task_incremental);
+  /// After the task last begun.
+  void add_row(const AccuracyRows& rows);
   /// What the task last begun came to, before its test.
-  void finish_training(int64_t iterations, const StepLog& steps, int64_t state_bytes);
+  void finish_training(int64_t iterations, int64_t state_bytes);
   /// {"total", "trainable"} of the model in the task last begun.
   void set_parameters(const Json& parameters) {
     tasks_.back()["parameters"] = parameters_ = parameters;
   }
-  /// Seconds of single training steps, for the median; of this process only.
-  void add_step_seconds(double seconds) { step_seconds_.push_back(seconds); }
+  void set_queries_computed_once(const std::vector<std::string>& splits) {
+    head_["inputs"]["queries_computed_once"] = splits;
+  }
   /// What omega divides by (read_offline_result).
   void set_offline(std::vector<double> accuracies) {
     class_incremental_.offline = std::move(accuracies);
@@ -57,8 +64,6 @@ class Result {
 
   const AccuracyMatrix& class_incremental() const { return class_incremental_; }
   Json to_json() const;
-  /// A short table of the main figures, for the terminal.
-  std::string summary() const;
 
   void state(State& s);
 
@@ -67,14 +72,11 @@ class Result {
   Json head_, tasks_ = Json::array(), parameters_;
   AccuracyMatrix class_incremental_, task_incremental_;
   std::vector<TaskCost> costs_;
-  std::vector<double> step_seconds_;
+  std::vector<double> step_seconds_;  // for the median; of this process only
   bool complete_ = false;
 };
 
 /// The upper median of at least one value.
 double median(std::vector<double> values);
-
-/// "1.25 G", "17.6 M": three significant digits with a decimal prefix.
-std::string human(double value);
 
 }  // namespace rep

@@ -9,7 +9,7 @@
 #include "core/files.h"
 #include "core/interrupt.h"
 #include "core/what_counts.h"
-#include "run/checkpoint.h"
+#include "tensor/checkpoint.h"
 #include "tensor/device.h"
 #include "tensor/meter.h"
 
@@ -61,7 +61,6 @@ void RunFolder::everything(State& s, Learner& learner, Position& position, Resul
   s("metrics_bytes", metrics_bytes_);
   s.scope("position", [&](State& inner) { position.state(inner); });
   s.scope("learner", [&](State& inner) { learner.state(inner); });
-  s.scope("efficiency", [&](State& inner) { learner.efficiency->bookkeeping(inner); });
   const auto rng = [&](const std::string& name, const torch::Device& device) {
     torch::Tensor state = rng_state(device);
     s.on_cpu(name, state);
@@ -106,6 +105,13 @@ bool RunFolder::restore(Learner& learner, Position& position, Result& result) {
   return true;
 }
 
+void RunFolder::restore_optimizer(Optimizer& optimizer) {
+  if (!optimizer_) return;
+  optimizer_(optimizer);
+  optimizer_ = nullptr;       // and with it the checkpoint that it held,
+  reset_peak_tensor_bytes();  // which an uninterrupted run does not have
+}
+
 void RunFolder::book(Result& result) {
   const PhaseCost now = metered();
   TaskCost& cost = result.current_cost();
@@ -142,13 +148,13 @@ void RunFolder::write_result(const Result& result) {
   if (writes_) write_file_atomically(result_path(), result.to_json().dump(1) + "\n");
 }
 
-void RunFolder::log_step(const StepReport& report) {
+void RunFolder::log_step(const Step& step) {
   if (!writes_) return;
-  const Json line{{"task", report.task},
-                  {"epoch", report.epoch},
-                  {"iteration", report.iteration},
-                  {"loss", report.loss},
-                  {"lr", report.lr}};
+  const Json line{{"task", step.task},
+                  {"epoch", step.epoch},
+                  {"iteration", step.iteration},
+                  {"loss", step.loss.value()},
+                  {"lr", step.lr}};
   const std::string text = line.dump() + "\n";
   std::ofstream file(metrics_path(), std::ios::app);
   file << text;

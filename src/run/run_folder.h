@@ -8,6 +8,7 @@
 #include "core/json.h"
 #include "run/learner.h"
 #include "run/loops.h"
+#include "run/observer.h"
 #include "run/result.h"
 #include "tensor/optimizer.h"
 
@@ -27,8 +28,9 @@ class RunFolder {
   /// Reads the checkpoint, when there is one, into the parts of the run; false when there is none.
   /// Throws Error when it was made with another configuration or by another version's layout.
   bool restore(Learner& learner, Position& position, Result& result);
-  /// Gives the optimiser of the task that restore() went back into its state; empty otherwise.
-  std::function<void(Optimizer&)> take_optimizer_restorer() { return std::move(optimizer_); }
+  /// Puts the optimiser of the task that restore() went back into in its state, and lets the
+  /// checkpoint go; nothing otherwise.
+  void restore_optimizer(Optimizer& optimizer);
 
   /// Books the costs since the last call on the task in hand, and writes a checkpoint.
   void save(Learner& learner, Position& position, Result& result, Optimizer* optimizer);
@@ -37,7 +39,7 @@ class RunFolder {
   void save_if_due(Learner& learner, Position& position, Result& result, Optimizer& optimizer);
   void book(Result& result);
   void write_result(const Result& result);
-  void log_step(const StepReport& report);
+  void log_step(const Step& step);
 
   std::string result_path() const { return path_ + "/result.json"; }
 
@@ -54,6 +56,29 @@ class RunFolder {
   PhaseCost booked_;
   std::chrono::steady_clock::time_point last_save_;
   std::function<void(Optimizer&)> optimizer_;
+};
+
+/// Saves a run in its folder as it goes.
+class Checkpoints final : public Observer {
+ public:
+  Checkpoints(RunFolder& folder, Learner& learner, Position& position, Result& result)
+      : folder_(folder), learner_(learner), position_(position), result_(result) {}
+  void begin_training(const Task&, int64_t, int64_t, Optimizer& optimizer) override {
+    folder_.restore_optimizer(optimizer);
+  }
+  void after_step(const Step& step, Optimizer& optimizer) override {
+    if (step.is_logged) folder_.log_step(step);
+    folder_.save_if_due(learner_, position_, result_, optimizer);
+  }
+  void save(Optimizer* optimizer = nullptr) {
+    folder_.save(learner_, position_, result_, optimizer);
+  }
+
+ private:
+  RunFolder& folder_;
+  Learner& learner_;
+  Position& position_;
+  Result& result_;
 };
 
 }  // namespace rep

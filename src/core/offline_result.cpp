@@ -1,4 +1,4 @@
-#include "run/offline_result.h"
+#include "core/offline_result.h"
 
 #include <cmath>
 
@@ -9,14 +9,15 @@
 
 namespace rep {
 
-std::vector<double> read_offline_result(const std::string& path, const Stream& stream) {
+std::vector<double> read_offline_result(const std::string& path,
+                                        const std::vector<std::vector<int64_t>>& classes) {
   const auto fail = [&](const std::string& why) {
     throw Error("eval.offline_result: " + path + " " + why +
                 "; give the result.json of a finished run (method joint) on the same stream");
   };
   const Json json =
       Json::parse(read_file(path, size_t{64} << 20), nullptr, /*allow_exceptions=*/false);
-  const size_t tasks = stream.tasks.size();
+  const size_t tasks = classes.size();
   AccuracyMatrix matrix;
   try {  // the file's shape is whatever it is: at() and get() throw where it is another
     if (!json.at("complete").get<bool>()) fail("is of an unfinished run");
@@ -24,7 +25,7 @@ std::vector<double> read_offline_result(const std::string& path, const Stream& s
     const Json& rows = json.at("accuracy").at("class_incremental");
     for (size_t t = 0; t < tasks; ++t) {
       const Json& task = json.at("tasks").at(t);
-      if (task.at("classes") != Json(stream.tasks[t].classes)) {
+      if (task.at("classes") != Json(classes[t])) {
         fail("has other classes in task " + std::to_string(t + 1));
       }
       matrix.n.push_back(task.at("test_images").get<int64_t>());

@@ -1,0 +1,106 @@
+#include "run/learner.h"
+
+#include <utility>
+
+#include "core/error.h"
+#include "tensor/recorder.h"
+#include "tensor/torch.h"
+
+namespace rep {
+
+Learner::Learner(const Config& config, const Stream& stream, const Dataset& train,
+                 const torch::Device& device_, const std::string& folder)
+    : device(device_) {
+  inputs = Json::object();
+  backbone = family_of(config.backbone.name).make(config.backbone, &inputs["weights"]);
+  backbone->to(device);
+  backbone->eval();  // a network that trains switches for itself
+  const QueryBackboneConfig& query = config.efficiency.query_backbone;
+  if (!query.name.empty()) {
+    BackboneConfig small;
+    small.name = query.name;
+    small.weights = query.weights;
+    small.image_size = backbone->image_size();
+    query_backbone = make_vit(small, &inputs["query_weights"]);
+    query_backbone->to(device);
+  }
+  efficiency =
+      std::make_unique<Efficiency>(config.efficiency, backbone, query_backbone, config.seed);
+  images = std::make_unique<TaskImages>(
+      train, transform(config, /*train=*/true), transform(config, /*train=*/false),
+      TaskImages::Options{config.eval.batch_size, config.train.workers, config.seed}, device);
+  if (config.train.augment == "none") efficiency->queries.cache_train(train.size());
+  method =
+      Registry<MethodKind>::get()
+          .at(config.method.name)
+          .value.make({config.method, backbone, *efficiency, *images, stream.num_classes(),
+                       static_cast<int64_t>(stream.tasks.size()), config.seed, device, folder});
+  if (config.eval.classes == "all" && !method->has_unseen_logits()) {
+    throw Error("eval.classes: " + config.method.name +
+                " has logits of the classes seen so far only; set it to seen");
+  }
+  efficiency->check_prompted_blocks(config.method.name);
+  // Not before the method has said what of the backbone it trains (ConvPrompt: the norms).
+  const auto prepare = [&](VisionTransformerImpl& vit) {
+    if (config.precision == "bf16") vit.multiply_in_bf16();
+    if (config.backbone.graphs) vit.record_passes(graph_recorder(device));
+  };
+  if (const auto vit = std::dynamic_pointer_cast<VisionTransformerImpl>(backbone)) prepare(*vit);
+  if (!query_backbone.is_empty()) prepare(*query_backbone);
+}
+
+void Learner::join(std::shared_ptr<World> processes, const Config& config) {
+  world = std::move(processes);
+  if (world->size() == 1) return;
+  const std::string several = std::to_string(world->size()) + " processes";
+  if (!method->can_share_batches()) {
+    throw Error("method: " + config.method.name +
+                ", with these options, learns from whole batches, which " + several +
+                " cannot share; run one process");
+  }
+  if (!backbone->buffers().empty() && config.backbone.trainable != "none") {
+    throw Error("backbone: the batch norms of " + config.backbone.name +
+                " need whole batches, which " + several +
+                " cannot share; run one process, or freeze the backbone");
+  }
+  if (config.train.macs > 0 || config.train.seconds > 0) {
+    throw Error("train: budgets of macs and seconds would end in different steps in " + several +
+                "; take train.iterations");
+  }
+}
+
+Transform Learner::transform(const Config& config, bool train) const {
+  return Transform(config.train.augment, backbone->image_size(),
+                   normalisation(config.backbone.normalise), train);
+}
+
+void Learner::state(State& s) {
+  s.scope("efficiency", [&](State& inner) { efficiency->queries.state(inner); });
+  s.scope("method", [&](State& inner) { method->state(inner); });
+}
+
+int64_t Learner::state_bytes() {
+  State s;
+  method->state(s);
+  return s.bytes() + efficiency->queries.carried_bytes();
+}
+
+Json Learner::parameters() {
+  int64_t total = 0, trainable = 0;
+  const auto count = [&](const torch::Tensor& parameter) { total += parameter.numel(); };
+  for (const auto& parameter : backbone->parameters()) count(parameter);
+  if (!query_backbone.is_empty()) {
+    for (const auto& parameter : query_backbone->parameters()) count(parameter);
+  }
+  total += method->frozen_parameters();
+  for (const auto& parameter : method->parameters()) {
+    trainable += parameter.numel();
+    // A backbone that trains along was counted above.
+    bool in_backbone = false;
+    for (const auto& own : backbone->parameters()) in_backbone |= own.is_same(parameter);
+    if (!in_backbone) count(parameter);
+  }
+  return {{"total", total}, {"trainable", trainable}};
+}
+
+}  // namespace rep

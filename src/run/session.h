@@ -1,0 +1,37 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "core/config.h"
+#include "data/dataset.h"
+#include "data/stream.h"
+#include "run/learner.h"
+#include "tensor/world.h"
+
+namespace rep {
+
+/// What there is to learn, and in what order: a function of data set, stream and seed, and of the
+/// method only where it learns all tasks at once.
+struct Scenario {
+  std::unique_ptr<Dataset> train, test;
+  Stream stream;
+};
+Scenario open_scenario(const Config& config, const torch::Device& device);
+
+/// And who learns it.
+struct Session : Scenario {
+  Config config;
+  Learner learner;
+};
+
+struct SessionOptions {
+  std::string folder;  // where a method may leave pictures, "" for nowhere
+  std::shared_ptr<World> world = std::make_shared<World>();  // the processes that learn together
+};
+
+/// Seeds the random numbers, opens data sets and weights and makes the method: what every command
+/// does that trains or looks as if it would. `config` has passed read_experiment. Throws Error.
+Session open_session(const Config& config, const SessionOptions& options = {});
+
+}  // namespace rep
