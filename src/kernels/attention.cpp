@@ -95,7 +95,7 @@ void deliver(const float* from, int64_t rows, int64_t d, T* to, int64_t to_row) 
     if constexpr (std::is_same_v<T, float>) {
       std::copy_n(from, d, to);
     } else {
-      on_widest_lanes_for<T>([&](auto width) REP_ALWAYS_INLINE {
+      dispatch_simd_for<T>([&](auto width) REP_ALWAYS_INLINE {
         using L = decltype(width);
         for (int64_t j = 0; j < d; j += L::kCount) store<L>(lanes<L>(from + j), to + j);
       });
@@ -288,7 +288,7 @@ struct FusedAttention : torch::autograd::Function<FusedAttention> {
 bool fits_fused(const torch::Tensor& qkv, int64_t d) {
   if (!qkv.is_cpu() || !lanes_are_fast()) return false;
   return qkv.scalar_type() == torch::kFloat ||
-         (qkv.scalar_type() == torch::kBFloat16 && pairs_are_fast() && d % kMostLanes == 0);
+         (qkv.scalar_type() == torch::kBFloat16 && pairs_are_fast() && d % kMaxLanes == 0);
 }
 
 struct Heads {

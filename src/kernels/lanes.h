@@ -19,8 +19,15 @@
 
 namespace rep {
 
-/// Eight floats, which every compiler for a vector machine keeps in one register or two, and what
-/// else of eight numbers goes with them.
+/// Four floats, one register of NEON, and what else of four numbers goes with them.
+struct FourLanes {
+  static constexpr int64_t kCount = 4;
+  using Floats = float __attribute__((vector_size(16), aligned(4), may_alias));
+  using Bits = uint32_t __attribute__((vector_size(16), aligned(4), may_alias));
+  using Halves = uint16_t __attribute__((vector_size(8), aligned(2), may_alias));
+};
+
+/// Eight, one register of AVX2. (GCC 12 keeps vectors of 32 bytes on the stack for NEON.)
 struct EightLanes {
   static constexpr int64_t kCount = 8;
   using Floats = float __attribute__((vector_size(32), aligned(4), may_alias));
@@ -35,10 +42,10 @@ struct SixteenLanes {
   using Bits = uint32_t __attribute__((vector_size(64), aligned(4), may_alias));
   using Halves = uint16_t __attribute__((vector_size(32), aligned(2), may_alias));
 };
-constexpr int64_t kMostLanes = SixteenLanes::kCount;
+constexpr int64_t kMaxLanes = SixteenLanes::kCount;
 
 /// Sixteen on a processor that multiplies bf16: see add_product.
-struct SixteenPairs : SixteenLanes {};
+struct Avx512Bf16 : SixteenLanes {};
 
 #ifdef REP_X86_GENERATIONS
 template <class Kernel>
@@ -46,8 +53,8 @@ __attribute__((target("arch=x86-64-v4"))) void on_sixteen_lanes(const Kernel& ke
   kernel(SixteenLanes{});
 }
 template <class Kernel>
-__attribute__((target("arch=x86-64-v4,avx512bf16"))) void on_sixteen_pairs(const Kernel& kernel) {
-  kernel(SixteenPairs{});
+__attribute__((target("arch=x86-64-v4,avx512bf16"))) void on_avx512_bf16(const Kernel& kernel) {
+  kernel(Avx512Bf16{});
 }
 template <class Kernel>
 __attribute__((target("arch=x86-64-v3"))) void on_eight_lanes(const Kernel& kernel) {
@@ -55,50 +62,53 @@ __attribute__((target("arch=x86-64-v3"))) void on_eight_lanes(const Kernel& kern
 }
 #endif
 
-/// What this processor's vector instructions are good for, each for what stands before it, too.
-enum class Vectors {
-  kNothing,  // x86 without AVX2: products of lanes are several times slower than a BLAS library's
-  kEight,
-  kSixteen,
-  kPairs,  // products of pairs of bf16
+/// What this processor's vector instructions allow; ordered: each includes the ones before.
+enum class SimdLevel {
+  kNone,    // x86 without AVX2: products of lanes are several times slower than a BLAS library's
+  kNarrow,  // AVX2 (eight lanes); NEON (four)
+  kAvx512,
+  kAvx512Bf16,  // dot products of pairs of bf16
 };
-/// The processor's, held to what oneDNN's variable ONEDNN_MAX_CPU_ISA leaves: AVX and SSE41
-/// nothing, AVX2 eight lanes, AVX512_CORE sixteen, AVX512_CORE_BF16 pairs.
-Vectors vectors();
+/// The processor's, capped by oneDNN's variable ONEDNN_MAX_CPU_ISA: AVX and SSE41 are kNone, AVX2
+/// kNarrow, AVX512_CORE kAvx512, AVX512_CORE_BF16 all.
+SimdLevel simd_level();
 
-inline bool at_least(Vectors least) {
-  static const Vectors all = vectors();
-  return all >= least;
+inline bool has_simd(SimdLevel least) {
+  static const SimdLevel level = simd_level();
+  return level >= least;
 }
-inline bool lanes_are_fast() { return at_least(Vectors::kEight); }
-inline bool pairs_are_fast() { return at_least(Vectors::kPairs); }
+inline bool lanes_are_fast() { return has_simd(SimdLevel::kNarrow); }
+inline bool pairs_are_fast() { return has_simd(SimdLevel::kAvx512Bf16); }
 
-/// Calls kernel(SixteenPairs{}), like on_widest_lanes. Needs pairs_are_fast().
+/// Calls kernel(Avx512Bf16{}), like dispatch_simd. Needs pairs_are_fast().
 template <class Kernel>
 void on_pairs([[maybe_unused]] const Kernel& kernel) {
 #ifdef REP_X86_GENERATIONS
-  on_sixteen_pairs(kernel);
+  on_avx512_bf16(kernel);
 #endif
 }
 
-/// Calls kernel(EightLanes{}) or kernel(SixteenLanes{}), compiled for this processor's registers:
-/// a lambda that is REP_ALWAYS_INLINE, as is what it calls. Needs lanes_are_fast().
+/// Calls kernel(FourLanes{}), kernel(EightLanes{}) or kernel(SixteenLanes{}), compiled for this
+/// processor's registers: a lambda that is REP_ALWAYS_INLINE, as is what it calls. Needs
+/// lanes_are_fast().
 template <class Kernel>
-void on_widest_lanes(const Kernel& kernel) {
+void dispatch_simd(const Kernel& kernel) {
 #ifdef REP_X86_GENERATIONS
-  at_least(Vectors::kSixteen) ? on_sixteen_lanes(kernel) : on_eight_lanes(kernel);
-#else
+  has_simd(SimdLevel::kAvx512) ? on_sixteen_lanes(kernel) : on_eight_lanes(kernel);
+#elif defined(__x86_64__)
   kernel(EightLanes{});
+#else
+  kernel(FourLanes{});
 #endif
 }
 
 /// bf16: the upper half of a float, in memory.
 using Bf16 = uint16_t;
 
-/// on_widest_lanes for numbers of T: with those of bf16, SixteenPairs where the processor has them.
+/// dispatch_simd for numbers of T: with those of bf16, Avx512Bf16 where the processor has them.
 template <class T, class Kernel>
-void on_widest_lanes_for(const Kernel& kernel) {
-  std::is_same_v<T, Bf16>&& pairs_are_fast() ? on_pairs(kernel) : on_widest_lanes(kernel);
+void dispatch_simd_for(const Kernel& kernel) {
+  std::is_same_v<T, Bf16>&& pairs_are_fast() ? on_pairs(kernel) : dispatch_simd(kernel);
 }
 
 template <class L>
@@ -135,11 +145,11 @@ template <class L>
 REP_INLINE void store(const typename L::Floats& from, float* to) {
   lanes<L>(to) = from;
 }
-/// Each as bf16, to the nearest, ties to even; what is no number stays none. SixteenPairs take
+/// Each as bf16, to the nearest, ties to even; NaNs are preserved. Avx512Bf16 take
 /// numbers below 2^-126 for 0, as all of such a processor's instructions for bf16.
 template <class L>
 REP_INLINE void to_bf16(const typename L::Floats& from, typename L::Halves& bf16) {
-  if constexpr (std::is_same_v<L, SixteenPairs>) {
+  if constexpr (std::is_same_v<L, Avx512Bf16>) {
     asm("vcvtneps2bf16 %1, %0" : "=v"(bf16) : "v"(from));
   } else {
     using Bits = typename L::Bits;
@@ -222,10 +232,10 @@ REP_INLINE void to_reciprocal(typename L::Floats& x) {
 }
 
 /// sums += words * word, where L's words are floats; where they are pairs of bf16 in a float's
-/// place (SixteenPairs), a product of words is the sum of both of theirs.
+/// place (Avx512Bf16), a product of words is the sum of both of theirs.
 template <class L>
 REP_INLINE void add_product(typename L::Floats& sums, const typename L::Floats& words, float word) {
-  if constexpr (std::is_same_v<L, SixteenPairs>) {
+  if constexpr (std::is_same_v<L, Avx512Bf16>) {
     const typename L::Floats everywhere = word - typename L::Floats{};
     typename L::Floats sum = sums;  // in a register: an operand of asm can lie in memory
     asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(words), "v"(everywhere));

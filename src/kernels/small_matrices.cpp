@@ -31,7 +31,8 @@ struct Tile {
         const int64_t column = v * kWidth;
         b[v] = lanes<L>(panels + column / kPanel * k * kPanel + column % kPanel);
       }
-      // Row by row: eight lanes have 16 registers, 12 for sums and 2 for b, which leaves one entry.
+      // Row by row: eight lanes have 16 registers, 12 for sums and 2 for b, which leaves one entry;
+      // four lanes (NEON) have 32, 24 for sums and 4 for b.
       for (int64_t i = 0; i < kRows; ++i) {
         const float entry = entries[i * a.row];
         for (int64_t v = 0; v < kVectors; ++v) add_product<L>(sums[i][v], b[v], entry);
@@ -150,7 +151,7 @@ void pack_as_columns(const Strided& rows, int64_t count, int64_t k, int64_t firs
 template <class T>
 void multiply(int64_t m, int64_t n, int64_t k, float alpha, const Strided& a, const float* panels,
               bool add, float* c, int64_t c_row, bool whole_panels) {
-  on_widest_lanes_for<T>([&](auto width) REP_ALWAYS_INLINE {
+  dispatch_simd_for<T>([&](auto width) REP_ALWAYS_INLINE {
     multiply_on<decltype(width)>(m, n, k, alpha, a, panels, add, c, c_row, whole_panels);
   });
 }
@@ -158,7 +159,7 @@ void multiply(int64_t m, int64_t n, int64_t k, float alpha, const Strided& a, co
 template <class T>
 Strided as_left(float* c, int64_t m, int64_t wide) {
   if constexpr (std::is_same_v<T, Bf16>) {
-    on_widest_lanes_for<T>([&](auto width) REP_ALWAYS_INLINE {
+    dispatch_simd_for<T>([&](auto width) REP_ALWAYS_INLINE {
       using L = decltype(width);
       for (int64_t i = 0; i < m; ++i) {
         const float* from = c + i * wide;
@@ -173,7 +174,7 @@ Strided as_left(float* c, int64_t m, int64_t wide) {
 template <class T>
 Strided as_left_transposed(const float* c, int64_t m, int64_t wide, float* memory) {
   if constexpr (std::is_same_v<T, Bf16>) {
-    on_widest_lanes_for<T>([&](auto width) REP_ALWAYS_INLINE {
+    dispatch_simd_for<T>([&](auto width) REP_ALWAYS_INLINE {
       using L = decltype(width);
       for (int64_t i = 0; i < m; i += 2) {
         for (int64_t j = 0; j < wide; j += L::kCount) {

@@ -11,7 +11,7 @@ namespace rep {
 
 template <class T>
 void softmax_rows(float* s, int64_t rows, int64_t keys, const float* bias, float* lse) {
-  on_widest_lanes([=](auto width) REP_ALWAYS_INLINE {
+  dispatch_simd([=](auto width) REP_ALWAYS_INLINE {
     using L = decltype(width);
     using Floats = typename L::Floats;
     const int64_t wide = padded(keys);
@@ -42,7 +42,7 @@ void softmax_rows(float* s, int64_t rows, int64_t keys, const float* bias, float
 
 template <class T>
 void softmax_rows_again(float* s, int64_t rows, int64_t keys, const float* bias, const float* lse) {
-  on_widest_lanes([=](auto width) REP_ALWAYS_INLINE {
+  dispatch_simd([=](auto width) REP_ALWAYS_INLINE {
     using L = decltype(width);
     using Floats = typename L::Floats;
     const int64_t wide = padded(keys);
@@ -61,7 +61,7 @@ void softmax_rows_again(float* s, int64_t rows, int64_t keys, const float* bias,
 }
 
 void softmax_rows_backward(const float* p, float* g, int64_t rows, int64_t keys) {
-  on_widest_lanes([=](auto width) REP_ALWAYS_INLINE {
+  dispatch_simd([=](auto width) REP_ALWAYS_INLINE {
     using L = decltype(width);
     using Floats = typename L::Floats;
     const int64_t wide = padded(keys);

@@ -134,7 +134,7 @@ REP_INLINE void to_gelu_gradient(const T* x, int64_t n, T* g) {
 bool fits_lanes(const torch::Tensor& t) {
   return t.is_cpu() && t.is_contiguous() && lanes_are_fast() &&
          (t.scalar_type() == torch::kFloat || t.scalar_type() == torch::kBFloat16) &&
-         t.size(-1) % kMostLanes == 0;
+         t.size(-1) % kMaxLanes == 0;
 }
 
 // Of bf16 on the CPU: LibTorch's operations on it take what this program may have been told not to
@@ -156,7 +156,7 @@ using Number = std::remove_pointer_t<Pointer>;
 template <class T, class Work>
 void for_each_row(const torch::Tensor& t, const Work& work) {
   for_rows(t, [&](int64_t first, int64_t count) {
-    on_widest_lanes_for<T>([&](auto width) REP_ALWAYS_INLINE {
+    dispatch_simd_for<T>([&](auto width) REP_ALWAYS_INLINE {
       for (int64_t i = first; i < first + count; ++i) work(width, i);
     });
   });
@@ -255,7 +255,7 @@ torch::Tensor gelu_of(const torch::Tensor& x) {
   with_data(x, [&](auto* from) {
     auto* const to = static_cast<decltype(from)>(y.data_ptr());
     for_rows(x, [&](int64_t first, int64_t count) {
-      on_widest_lanes_for<Number<decltype(from)>>([&](auto width) REP_ALWAYS_INLINE {
+      dispatch_simd_for<Number<decltype(from)>>([&](auto width) REP_ALWAYS_INLINE {
         gelu<decltype(width)>(from + first * D, count * D, to + first * D);
       });
     });
@@ -272,7 +272,7 @@ void to_gelu_gradient(const torch::Tensor& x, torch::Tensor& g) {
   with_data(x, [&](auto* from) {
     auto* const to = static_cast<decltype(from)>(g.data_ptr());
     for_rows(x, [&](int64_t first, int64_t count) {
-      on_widest_lanes_for<Number<decltype(from)>>([&](auto width) REP_ALWAYS_INLINE {
+      dispatch_simd_for<Number<decltype(from)>>([&](auto width) REP_ALWAYS_INLINE {
         to_gelu_gradient<decltype(width)>(from + first * D, count * D, to + first * D);
       });
     });

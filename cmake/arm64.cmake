@@ -1,0 +1,28 @@
+# Cross-compiles for 64-bit ARM with Debian's tool-chain against the root that scripts/test_arm64.sh makes
+# (REP_ARM64_ROOT); programs run under qemu.
+set(CMAKE_SYSTEM_NAME Linux)
+set(CMAKE_SYSTEM_PROCESSOR aarch64)
+set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)
+set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
+if(NOT REP_ARM64_ROOT)
+  set(REP_ARM64_ROOT "$ENV{REP_ARM64_ROOT}")
+endif()
+if(NOT REP_ARM64_ROOT)
+  get_filename_component(REP_ARM64_ROOT "${CMAKE_CURRENT_LIST_DIR}/../build/arm64-root" ABSOLUTE)
+endif()
+list(APPEND CMAKE_TRY_COMPILE_PLATFORM_VARIABLES REP_ARM64_ROOT)
+set(CMAKE_SYSROOT "${REP_ARM64_ROOT}")
+set(CMAKE_LIBRARY_ARCHITECTURE aarch64-linux-gnu)
+set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
+set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY ONLY)
+set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)
+set(CMAKE_FIND_ROOT_PATH_MODE_PACKAGE ONLY)
+set(ENV{PKG_CONFIG_SYSROOT_DIR} "${REP_ARM64_ROOT}")
+set(ENV{PKG_CONFIG_LIBDIR} "${REP_ARM64_ROOT}/usr/lib/aarch64-linux-gnu/pkgconfig:${REP_ARM64_ROOT}/usr/share/pkgconfig")
+# What a shared library needs in turn is found in the root, too.
+set(_rpath_links "${REP_ARM64_ROOT}/usr/lib/aarch64-linux-gnu" "${REP_ARM64_ROOT}/usr/lib/aarch64-linux-gnu/blas"
+    "${REP_ARM64_ROOT}/usr/lib/aarch64-linux-gnu/lapack" "${REP_ARM64_ROOT}/usr/lib/aarch64-linux-gnu/openblas-openmp")
+foreach(_folder ${_rpath_links})
+  string(APPEND CMAKE_EXE_LINKER_FLAGS_INIT " -Wl,-rpath-link,${_folder}")
+endforeach()
+set(CMAKE_CROSSCOMPILING_EMULATOR qemu-aarch64-static -L "${REP_ARM64_ROOT}" -cpu max)
