@@ -123,6 +123,18 @@ TEST(DecodedCache, DecodesASourceThatChangedAnew) {
   EXPECT_EQ(data->image(1).pixels, picture(40, 56, 99).pixels);
 }
 
+TEST(DecodedCache, KnowsAnImageByItsContent) {
+  const std::string root = image_set("cache_content"), cache = fresh_folder("cache_content_files");
+  const auto expected = seen(*open_cached(root, cache));
+  ASSERT_EQ(cached(cache).size(), 5U);
+  // The same images elsewhere, under other names and times.
+  const std::string moved = fresh_folder("cache_content_moved");
+  fs::copy(root, moved, fs::copy_options::recursive);
+  fs::last_write_time(moved + "/train/a/1.png", fs::file_time_type::clock::now());
+  EXPECT_EQ(seen(*open_cached(moved, cache)), expected);
+  EXPECT_EQ(cached(cache).size(), 5U) << "nothing was decoded again";
+}
+
 TEST(DecodedCache, PassesOverWhatIsNotAsItMustBeAndWritesItAnew) {
   const std::string root = image_set("cache_bad"), cache = fresh_folder("cache_bad_files");
   const auto data = open_cached(root, cache);

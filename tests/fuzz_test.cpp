@@ -109,8 +109,8 @@ TEST_P(Fuzz, BeginsFromFilesThatAreRead) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Targets, Fuzz,
-                         ::testing::Values("cifar100", "config", "jpeg", "npy", "npz", "pickle",
-                                           "pth", "safetensors", "stream51"),
+                         ::testing::Values("cifar100", "config", "image", "jpeg", "npy", "npz",
+                                           "pickle", "pth", "safetensors", "stream51"),
                          [](const auto& test) { return test.param; });
 
 }  // namespace

@@ -141,7 +141,8 @@ TEST(DecodeJpeg, LeavesOtherKindsToOpenCvWithTheSamePixels) {
     EXPECT_FALSE(decode_jpeg(file.data(), file.size(), everything, part)) << format.name;
     const Region region{10, 20, 30, 40};
     decode_part(
-        file.data(), file.size(), "picture", [&](int64_t, int64_t) { return region; }, part);
+        file.data(), file.size(), "picture", ExifOrientation::kApply,
+        [&](int64_t, int64_t) { return region; }, part);
     EXPECT_EQ(difference(part, whole_by_opencv(file), region), "") << format.name;
   }
 }
@@ -156,27 +157,27 @@ std::vector<uint8_t> with_exif(const std::vector<uint8_t>& entry) {
   return file;
 }
 
-TEST(DecodeJpeg, LeavesAPictureThatExifTurnsToOpenCv) {
-  ImagePart part;
-  const auto decodes = [&](const std::vector<uint8_t>& entry) {
+TEST(DecodeJpeg, TurnsAPictureAsOpenCvDoesOrLeavesItAsItIsStored) {
+  for (const std::vector<uint8_t>& entry :
+       {std::vector<uint8_t>{0x01, 0x12, 0, 3, 0, 0, 0, 1, 0, 6},
+        {0x01, 0x12, 0, 3, 0, 0, 0, 1, 0, 3},
+        {0x01, 0x12, 0, 3, 0, 0, 0, 1, 0, 1},
+        {0x01, 0x10, 0, 3, 0, 0, 0, 1, 0, 6}}) {
     const std::vector<uint8_t> file = with_exif(entry);
-    return decode_jpeg(file.data(), file.size(), everything, part);
-  };
-  EXPECT_TRUE(decodes({0x01, 0x12, 0, 3, 0, 0, 0, 1, 0, 1}));   // upright
-  EXPECT_TRUE(decodes({0x01, 0x10, 0, 3, 0, 0, 0, 1, 0, 6}));   // another tag
-  EXPECT_FALSE(decodes({0x01, 0x12, 0, 3, 0, 0, 0, 1, 0, 6}));  // a quarter turn
-  EXPECT_FALSE(decodes({0x12, 0x01, 3, 0, 1, 0, 0, 0, 8, 0}));
-  const std::vector<uint8_t> turned = with_exif({0x01, 0x12, 0, 3, 0, 0, 0, 1, 0, 6});
-  std::vector<int64_t> extent;
-  decode_part(
-      turned.data(), turned.size(), "picture",
-      [&](int64_t height, int64_t width) {
-        extent = {height, width};
-        return everything(height, width);
-      },
-      part);
-  EXPECT_EQ(extent, (std::vector<int64_t>{60, 40}));
-  EXPECT_EQ(difference(part, whole_by_opencv(turned), everything(60, 40)), "");
+    const bool quarter = entry[1] == 0x12 && entry[9] == 6;
+    const Region all = quarter ? Region{0, 0, 60, 40} : Region{0, 0, 40, 60};
+    ImagePart part;
+    decode_part(file.data(), file.size(), "picture", ExifOrientation::kApply, everything, part);
+    EXPECT_EQ(part.pixels.height, all.height);
+    EXPECT_EQ(difference(part, whole_by_opencv(file), all), "");
+
+    cv::Mat stored;
+    cv::cvtColor(cv::imdecode(file, cv::IMREAD_COLOR | cv::IMREAD_IGNORE_ORIENTATION), stored,
+                 cv::COLOR_BGR2RGB);
+    decode_part(file.data(), file.size(), "picture", ExifOrientation::kIgnore, everything, part);
+    EXPECT_EQ(part.pixels.height, 40);
+    EXPECT_EQ(difference(part, stored, {0, 0, 40, 60}), "");
+  }
 }
 
 // Any damage ends as it does for OpenCV: in its pixels, or in an Error; a crop, which need not read
@@ -196,7 +197,7 @@ TEST(DecodeJpeg, TreatsDamagedFilesAsOpenCvDoes) {
       ImagePart all, part;
       Region region;
       try {
-        decode_part(file.data(), file.size(), "picture", everything, all);
+        decode_part(file.data(), file.size(), "picture", ExifOrientation::kApply, everything, all);
       } catch (const Error&) {
         ++refused;
         continue;
@@ -206,7 +207,7 @@ TEST(DecodeJpeg, TreatsDamagedFilesAsOpenCvDoes) {
       ASSERT_EQ(difference(all, expected, everything(expected.rows, expected.cols)), "")
           << format.name << " " << round;
       decode_part(
-          file.data(), file.size(), "picture",
+          file.data(), file.size(), "picture", ExifOrientation::kApply,
           [&](int64_t height, int64_t width) {
             Random again({78, round});
             return region = draw(height, width, again);
@@ -255,7 +256,7 @@ TEST(DecodeJpeg, HasThePixelsOfRealPhotographs) {
     Region region;
     ImagePart part;
     read_part(
-        entry.path().string(),
+        entry.path().string(), ExifOrientation::kApply,
         [&](int64_t height, int64_t width) { return region = draw(height, width, random); }, part);
     cv::Mat rgb;
     cv::cvtColor(cv::imread(entry.path().string(), cv::IMREAD_COLOR), rgb, cv::COLOR_BGR2RGB);

@@ -117,6 +117,14 @@ TEST(ClassOrder, NamesWhatIsWrongWithAWordOrAFile) {
   EXPECT_NE(error(path).find("'n01440764' is not a whole number"), std::string::npos);
 }
 
+TEST(CutIntoTasks, NamesTheClassesThatDoNotDivide) {
+  EXPECT_EQ(message([] { cut(tasks(4), 6); }),
+            "stream.tasks: 6 classes ('class 0', 'class 1', 'class 2', 'class 3', 'class 4', "
+            "'class 5') do not divide into 4 equal tasks; say how many each has in "
+            "classes_per_task");
+  EXPECT_NE(message([] { cut(tasks(40), 30); }).find("'class 9', ...)"), std::string::npos);
+}
+
 TEST(CutIntoTasks, PutsEveryImageIntoTheTaskThatOwnsItsClass) {
   StreamConfig config = tasks(5);
   config.class_order = std::string("1993");

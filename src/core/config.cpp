@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/suggest.h"
+#include "core/utf8.h"
 
 namespace rep {
 namespace {
@@ -24,16 +25,6 @@ struct Source {
     throw Error(name + (line ? ":" + std::to_string(mark.line + 1) : "") + ": " + problem);
   }
 };
-
-/// Whether a result can echo the text: JSON is UTF-8.
-bool is_utf8(const std::string& text) {
-  try {
-    Json(text).dump();
-    return true;
-  } catch (const Json::exception&) {
-    return false;
-  }
-}
 
 /// Looks at the parser's events before any tree is built. It refuses what would make the tree
 /// dangerous to walk (great depth, aliases: they may loop, multiply, or share a node that an

@@ -18,7 +18,8 @@ constexpr double kMinRatio = 3.0 / 4, kMaxRatio = 4.0 / 3;
 /// left) of the whole one: n pixels of colour c in row y, from x on, mirrored where the view is
 /// flipped. What is left out lies outside the image.
 template <class Take>
-void look(const Image& image, int64_t top, int64_t left, const View& view, const Take& take) {
+void for_each_row_of_view(const Image& image, int64_t top, int64_t left, const View& view,
+                          const Take& take) {
   const Region& window = view.resizing.window;
   const int64_t first = std::max<int64_t>(0, view.left);
   const int64_t n = window.width - std::abs(view.left);
@@ -149,10 +150,12 @@ View Transform::fetch(const Dataset& dataset, int64_t index, Random random, Imag
 Image Transform::view(const Image& image, Random random) const {
   Image out = Image::make(size_, size_);
   const View view = draw(image.height, image.width, random);
-  look(image, 0, 0, view, [&](int64_t c, int64_t y, int64_t x, const uint8_t* bytes, int64_t n) {
-    uint8_t* const target = out.pixels.data() + (y * size_ + x) * 3 + c;
-    for (int64_t i = 0; i < n; ++i) target[3 * (view.flip ? n - 1 - i : i)] = bytes[i];
-  });
+  for_each_row_of_view(image, 0, 0, view,
+                       [&](int64_t c, int64_t y, int64_t x, const uint8_t* bytes, int64_t n) {
+                         uint8_t* const target = out.pixels.data() + (y * size_ + x) * 3 + c;
+                         for (int64_t i = 0; i < n; ++i)
+                           target[3 * (view.flip ? n - 1 - i : i)] = bytes[i];
+                       });
   return out;
 }
 
@@ -179,11 +182,11 @@ void Transform::normalise(const Image& image, const View& view, int64_t top, int
   if (view.top != 0 || view.left != 0) {
     for (int64_t c = 0; c < 3; ++c) std::fill_n(out + c * plane, plane, value_[c][0]);
   }
-  look(image, top, left, view,
-       [&](int64_t c, int64_t y, int64_t x, const uint8_t* bytes, int64_t n) {
-         rep::normalise(bytes, n, view.flip, norm_.mean[c], norm_.std[c],
-                        out + c * plane + y * size_ + x);
-       });
+  for_each_row_of_view(image, top, left, view,
+                       [&](int64_t c, int64_t y, int64_t x, const uint8_t* bytes, int64_t n) {
+                         rep::normalise(bytes, n, view.flip, norm_.mean[c], norm_.std[c],
+                                        out + c * plane + y * size_ + x);
+                       });
 }
 
 }  // namespace rep

@@ -2,7 +2,9 @@
 
 #include <utility>
 
+#include "core/error.h"
 #include "core/hash.h"
+#include "core/utf8.h"
 
 namespace rep {
 namespace {
@@ -42,8 +44,9 @@ class FirstOfEachClass : public Dataset {
     whole_->part(indices_.at(static_cast<size_t>(index)), wanted, out);
   }
   std::string fingerprint() const override {
-    return sha256_of_text(whole_->fingerprint() + " limit " + std::to_string(limit_));
+    return whole_->fingerprint_of(indices_, "limit " + std::to_string(limit_));
   }
+  std::vector<std::string> notes() const override { return whole_->notes(); }
 
  private:
   std::unique_ptr<Dataset> whole_;
@@ -58,12 +61,22 @@ void Dataset::part(int64_t index, const Wanted& wanted, ImagePart& out) const {
   wanted(out.pixels.height, out.pixels.width);
 }
 
+std::string Dataset::fingerprint_of(const std::vector<int64_t>&, const std::string& choice) const {
+  return sha256_of_text(fingerprint() + " " + choice);
+}
+
 std::unique_ptr<Dataset> open_dataset(const Section& section, Split split, int64_t seed) {
   const DatasetKind& kind = Registry<DatasetKind>::get().at(section.name).value;
   const Json options = kind.options(section);
   const char* const key = split == Split::kTrain ? "limit_train" : "limit_test";
   const auto limit = options.value(key, int64_t{0});
   auto dataset = kind.open(section, split, seed);
+  for (const std::string& name : dataset->class_names()) {
+    if (is_utf8(name)) continue;
+    throw Error("dataset: the class '" + printable(name) +
+                "' is not named in UTF-8, so that no result can hold its name; rename it (convmv "
+                "-f latin1 -t utf8 does that for whole folders)");
+  }
   if (limit == 0) return dataset;
   return std::make_unique<FirstOfEachClass>(std::move(dataset), limit);
 }

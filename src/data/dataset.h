@@ -22,21 +22,26 @@ class Dataset {
   virtual const std::vector<int64_t>& labels() const = 0;  // [size], in 0..num_classes-1
   virtual const std::vector<std::string>& class_names() const = 0;
   /// Of frames of videos: whether each image begins one, which then goes on to the next beginning.
-  /// [size], or empty where images are no frames.
+  /// [size], or empty where images are not frames.
   virtual std::vector<bool> sequence_starts() const { return {}; }
   /// Height and width of every image, where all are squares of one size that is known before any is
   /// read; 0 elsewhere.
   virtual int64_t side() const { return 0; }
-  /// What the image takes on disk: 0 when it is computed, -1 when its file is not there.
+  /// What the image takes on disk: 0 when it is computed, -1 when its file is missing or empty.
   virtual int64_t stored_bytes(int64_t) const { return 0; }
   /// Throws Error naming the file when the image cannot be had.
   virtual Image image(int64_t index) const = 0;
   /// Into `out` at least the wanted part of image(index), where that is quicker no more. Throws
   /// what image() and `wanted` throw.
   virtual void part(int64_t index, const Wanted& wanted, ImagePart& out) const;
-  /// A hash of what the set contains (records, names, generator parameters): "same data" between
-  /// runs.
+  /// A hash of what the set contains (images, labels, names; a generator's parameters): "same data"
+  /// between runs.
   virtual std::string fingerprint() const = 0;
+  /// The same of a choice of its images, which `choice` describes.
+  virtual std::string fingerprint_of(const std::vector<int64_t>& images,
+                                     const std::string& choice) const;
+  /// Sentences about what was found and left out when the set was opened.
+  virtual std::vector<std::string> notes() const { return {}; }
 };
 
 /// What a complete split is published to hold; 0: not known.
@@ -66,7 +71,8 @@ struct DatasetKind {
 };
 
 /// Looks section.name up, opens the split and applies `limit_train` / `limit_test`: the first N
-/// images of each class in stored order.
+/// images of each class in stored order. Throws Error, also for a class whose name is not UTF-8,
+/// which no result could hold.
 std::unique_ptr<Dataset> open_dataset(const Section& section, Split split, int64_t seed);
 
 /// Every data set's options hold these; its struct derives from it and its fields() begins with

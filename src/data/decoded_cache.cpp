@@ -74,11 +74,11 @@ struct Opened {
   int descriptor;
 };
 
-/// The turn to change a folder's files, and how many bytes they take together, which its lock file
+/// The right to change a folder's files, and how many bytes they take together, which its lock file
 /// tells. Throws Error.
-class Turn {
+class CacheLock {
  public:
-  explicit Turn(const std::string& folder)
+  explicit CacheLock(const std::string& folder)
       : folder_(folder), lock_(FileLock::take(folder + "/lock")) {}
 
   int64_t bytes() const {
@@ -96,7 +96,7 @@ class Turn {
       fail();
     }
   }
-  /// What the files take in truth. Who has the turn is the only one to write, so a temporary file
+  /// What the files take in truth. Who holds the lock is the only one to write, so a temporary file
   /// is a leftover.
   int64_t count() const {
     int64_t total = 0;
@@ -121,21 +121,6 @@ class Turn {
   FileLock lock_;
 };
 
-/// What identifies a file's contents; none when it cannot be had.
-std::optional<std::string> name_of(const std::string& path) {
-  struct stat status {};
-  if (::stat(path.c_str(), &status) != 0) return std::nullopt;
-  std::error_code failed;
-  std::string key = fs::absolute(path, failed).lexically_normal().string();
-  for (const int64_t number :
-       {static_cast<int64_t>(status.st_size), static_cast<int64_t>(status.st_mtim.tv_sec),
-        static_cast<int64_t>(status.st_mtim.tv_nsec), static_cast<int64_t>(status.st_ctim.tv_sec),
-        static_cast<int64_t>(status.st_ctim.tv_nsec)}) {
-    key += " " + std::to_string(number);
-  }
-  return sha256_of_text(key);
-}
-
 /// The header of a file that is as it must be.
 std::optional<Header> valid_header(const Opened& file, const std::string& name) {
   struct stat status {};
@@ -152,18 +137,17 @@ std::optional<Header> valid_header(const Opened& file, const std::string& name) 
 DecodedCache::DecodedCache(const std::string& folder, int64_t limit)
     : folder_(folder), limit_(limit) {
   make_directories(folder_);
-  const Turn turn(folder_);
-  turn.set_bytes(turn.count());
+  const CacheLock lock(folder_);
+  lock.set_bytes(lock.count());
 }
 
-void DecodedCache::part(const std::string& path, const Wanted& wanted,
+void DecodedCache::part(const std::string& name, const Wanted& wanted,
                         const std::function<Image()>& decode, ImagePart& out) {
-  const auto name = name_of(path);
-  if (name && read(*name, wanted, out)) return;
+  if (!name.empty() && read(name, wanted, out)) return;
   out = {decode(), 0, 0};
-  if (name && writable_) {
+  if (!name.empty() && writable_) {
     try {
-      add(*name, out.pixels);
+      add(name, out.pixels);
     } catch (const Error& error) {
       if (writable_.exchange(false)) {
         std::fprintf(stderr, "warning: dataset.decoded_cache gets no more images: %s\n",
@@ -192,11 +176,11 @@ void DecodedCache::add(const std::string& name, const Image& image) {
   header.seal();
 
   const std::string path = folder_ + "/" + name + kSuffix;
-  const Turn turn(folder_);
+  const CacheLock lock(folder_);
   if (valid_header(Opened(path, O_RDONLY), name)) return;  // another process was quicker
   std::error_code missing;
   const auto damaged = fs::file_size(path, missing);
-  const int64_t total = turn.bytes() - (missing ? 0 : static_cast<int64_t>(damaged)) +
+  const int64_t total = lock.bytes() - (missing ? 0 : static_cast<int64_t>(damaged)) +
                         static_cast<int64_t>(sizeof header + image.pixels.size());
   if (total > limit_) {
     writable_ = false;
@@ -206,7 +190,7 @@ void DecodedCache::add(const std::string& name, const Image& image) {
   file.write(&header, sizeof header);
   file.write(image.pixels.data(), image.pixels.size());
   file.commit();
-  turn.set_bytes(total);
+  lock.set_bytes(total);
 }
 
 }  // namespace rep

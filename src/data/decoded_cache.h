@@ -22,20 +22,21 @@ struct DecodedCacheOptions {
   }
 };
 
-/// A folder of decoded images, each a file of its whole eight-bit RGB pixels, named by what
-/// identifies its source: path, size, and times of change. What does not fit the limit any more is
-/// not added; nothing is thrown out. Several processes may use a folder at once: a file is there
-/// whole or not at all, and adding goes by turns. A file that is not as it must be is passed over
-/// and written anew; its pixels themselves are taken on trust.
+/// A folder of decoded images, each a file of its whole eight-bit RGB pixels, named by its source's
+/// content. What does not fit the limit any more is not added; nothing is thrown out. Several
+/// processes may use a folder at once: a file is there whole or not at all, and one process at a
+/// time adds. A file that is not as it must be is passed over and written again; its pixels
+/// themselves are taken on trust.
 class DecodedCache {
  public:
   /// Makes the folder and removes what a dead process left half written. Throws Error.
   DecodedCache(const std::string& folder, int64_t limit);
 
-  /// Into `out` at least the wanted part of the image in the file `path`: from the cache, or else
-  /// from `decode`, which returns the whole image, and from then on from the cache. Throws what
-  /// `decode` and `wanted` throw; when the cache cannot be written, warns once and leaves it so.
-  void part(const std::string& path, const Wanted& wanted, const std::function<Image()>& decode,
+  /// Into `out` at least the wanted part of the image of that name (64 characters that identify its
+  /// content and how it was decoded; "": nothing is known): from the cache, or else from `decode`,
+  /// which returns the whole image, and from then on from the cache. Throws what `decode` and
+  /// `wanted` throw; when the cache cannot be written, warns once and leaves it so.
+  void part(const std::string& name, const Wanted& wanted, const std::function<Image()>& decode,
             ImagePart& out);
 
  private:

@@ -32,6 +32,11 @@ class DeviceImages final : public Dataset {
     dataset_->part(index, wanted, out);
   }
   std::string fingerprint() const override { return dataset_->fingerprint(); }
+  std::string fingerprint_of(const std::vector<int64_t>& images,
+                             const std::string& choice) const override {
+    return dataset_->fingerprint_of(images, choice);
+  }
+  std::vector<std::string> notes() const override { return dataset_->notes(); }
 
  private:
   std::unique_ptr<Dataset> dataset_;

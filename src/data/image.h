@@ -44,17 +44,23 @@ using Wanted = std::function<Region(int64_t height, int64_t width)>;
 /// What an image may have: Pillow's limit.
 constexpr int64_t kMaxPixels = 178956970;
 
-/// Decodes a JPEG, PNG, BMP or WebP file with EXIF orientation applied; grey, palette, CMYK and
-/// 16-bit become eight-bit RGB, alpha is dropped. `name` is used in messages. Throws Error when the
-/// bytes are none of these, are cut short or damaged, or announce more than kMaxPixels.
+/// Whether the orientation that a file's EXIF (or a TIFF's tag) asks for is applied: the same for
+/// every format. Cameras and telephones store pixels as the sensor lay; Pillow's convert("RGB"),
+/// which most published loaders use, leaves them so.
+enum class ExifOrientation { kApply, kIgnore };
+
+/// Decodes a file of any kind that has_image_ending() names, told by its content; grey, palette,
+/// CMYK and 16-bit become eight-bit RGB, alpha is dropped, of several pages or frames the first is
+/// taken. `name` is used in messages. Throws Error when the bytes are of no such kind, are cut
+/// short or damaged, or announce more than kMaxPixels.
 Image decode_image(const uint8_t* bytes, size_t size, const std::string& name);
 /// Into `out` at least the wanted part of that image: of most JPEG files not much more, which is
 /// quicker, and pixel by pixel what the whole has there. Throws what decode_image() and `wanted`
 /// throw.
-void decode_part(const uint8_t* bytes, size_t size, const std::string& name, const Wanted& wanted,
-                 ImagePart& out);
+void decode_part(const uint8_t* bytes, size_t size, const std::string& name, ExifOrientation exif,
+                 const Wanted& wanted, ImagePart& out);
 Image read_image(const std::string& path);
-void read_part(const std::string& path, const Wanted& wanted, ImagePart& out);
+void read_part(const std::string& path, ExifOrientation exif, const Wanted& wanted, ImagePart& out);
 std::vector<uint8_t> encode_png(const Image& image);
 /// Throws Error.
 void write_png(const std::string& path, const Image& image);

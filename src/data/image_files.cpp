@@ -1,14 +1,15 @@
 #include "data/image_files.h"
 
 #include <algorithm>
-#include <cctype>
 #include <filesystem>
+#include <numeric>
 #include <sstream>
 
 #include "core/error.h"
 #include "core/files.h"
 #include "core/hash.h"
 #include "core/numbers.h"
+#include "core/utf8.h"
 
 namespace rep {
 namespace {
@@ -21,19 +22,14 @@ bool leaves_root(const std::string& path) {
   return std::any_of(p.begin(), p.end(), [](const fs::path& part) { return part == ".."; });
 }
 
-bool is_image(const fs::path& path) {
-  std::string suffix = path.extension().string();
-  std::transform(suffix.begin(), suffix.end(), suffix.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  const auto known = {".jpg", ".jpeg", ".png", ".bmp", ".webp"};
-  return std::find(known.begin(), known.end(), suffix) != known.end();
-}
-
 }  // namespace
 
 ImageFiles::ImageFiles(std::string root, std::vector<ImageFile> files,
                        std::vector<std::string> class_names, const std::string& where)
-    : root_(std::move(root)), files_(std::move(files)), class_names_(std::move(class_names)) {
+    : root_(std::move(root)),
+      files_(std::move(files)),
+      class_names_(std::move(class_names)),
+      digests_(root_) {
   labels_.reserve(files_.size());
   for (const ImageFile& file : files_) {
     if (leaves_root(file.path)) {
@@ -60,7 +56,7 @@ int64_t ImageFiles::stored_bytes(int64_t index) const {
   std::error_code unreadable;
   const auto bytes =
       fs::file_size(root_ + "/" + files_.at(static_cast<size_t>(index)).path, unreadable);
-  return unreadable ? -1 : static_cast<int64_t>(bytes);
+  return unreadable || bytes == 0 ? -1 : static_cast<int64_t>(bytes);
 }
 
 Image ImageFiles::image(int64_t index) const {
@@ -80,80 +76,84 @@ Image ImageFiles::image(int64_t index) const {
 void ImageFiles::part(int64_t index, const Wanted& wanted, ImagePart& out) const {
   const ImageFile& file = files_.at(static_cast<size_t>(index));
   const Region& box = file.crop;
-  const std::string path = root_ + "/" + file.path;
-  if (box.height == 0) return decoded(path, wanted, out);
+  if (box.height == 0) return decoded(file.path, wanted, out);
   const auto wanted_in_box = [&](int64_t height, int64_t width) {
     if (box.top < 0 || box.left < 0 || box.height < 0 || box.width <= 0 ||
         box.height > height - box.top || box.width > width - box.left) {
-      throw Error(path + " (image " + std::to_string(index) + " of its list): the box " +
-                  std::to_string(box.left) + ", " + std::to_string(box.top) + ", " +
-                  std::to_string(box.width) + " x " + std::to_string(box.height) +
-                  " does not lie in the picture of " + std::to_string(width) + " x " +
-                  std::to_string(height) + "; fetch the data set again");
+      throw Error(printable(root_ + "/" + file.path) + " (image " + std::to_string(index) +
+                  " of its list): the box " + std::to_string(box.left) + ", " +
+                  std::to_string(box.top) + ", " + std::to_string(box.width) + " x " +
+                  std::to_string(box.height) + " does not lie in the picture of " +
+                  std::to_string(width) + " x " + std::to_string(height) +
+                  "; fetch the data set again");
     }
     const Region region = wanted(box.height, box.width);
     return Region{box.top + region.top, box.left + region.left, region.height, region.width};
   };
-  decoded(path, wanted_in_box, out);
+  decoded(file.path, wanted_in_box, out);
   out.top -= box.top;
   out.left -= box.left;
 }
 
 void ImageFiles::decoded(const std::string& path, const Wanted& wanted, ImagePart& out) const {
-  if (!cache_) return read_part(path, wanted, out);
-  cache_->part(
-      path, wanted, [&] { return read_image(path); }, out);
+  const std::string file = root_ + "/" + path;
+  if (!cache_) return read_part(file, exif_, wanted, out);
+  const auto decode = [&] {
+    ImagePart whole;
+    const auto all = [](int64_t height, int64_t width) { return Region{0, 0, height, width}; };
+    read_part(file, exif_, all, whole);
+    return std::move(whole.pixels);
+  };
+  const auto digest = digests_.of(path);
+  const char* const how = exif_ == ExifOrientation::kApply ? " turned" : " as stored";
+  cache_->part(digest ? sha256_of_text(*digest + how) : "", wanted, decode, out);
 }
 
-void ImageFiles::use(const DecodedCacheOptions& options) {
-  const int64_t limit = parse_bytes(options.limit, "dataset.decoded_cache.limit");
-  if (!options.folder.empty()) cache_ = std::make_unique<DecodedCache>(options.folder, limit);
+void ImageFiles::use(const ImageFilesOptions& options) {
+  exif_ = options.exif_orientation == "apply" ? ExifOrientation::kApply : ExifOrientation::kIgnore;
+  const DecodedCacheOptions& cache = options.decoded_cache;
+  const int64_t limit = parse_bytes(cache.limit, "dataset.decoded_cache.limit");
+  if (!cache.folder.empty()) cache_ = std::make_unique<DecodedCache>(cache.folder, limit);
 }
 
-std::unique_ptr<Dataset> with_cache(std::unique_ptr<ImageFiles> files,
-                                    const ImageFilesOptions& options) {
-  files->use(options.decoded_cache);
+std::unique_ptr<Dataset> with_options(std::unique_ptr<ImageFiles> files,
+                                      const ImageFilesOptions& options) {
+  files->use(options);
   return files;
 }
 
+std::vector<std::string> ImageFiles::notes() const {
+  if (left_out_.empty()) return {};
+  return {printable(root_) + ": " + left_out_};
+}
+
 std::string ImageFiles::fingerprint() const {
+  std::vector<int64_t> all(files_.size());
+  std::iota(all.begin(), all.end(), 0);
+  return fingerprint_of(all, "");
+}
+
+std::string ImageFiles::fingerprint_of(const std::vector<int64_t>& images,
+                                       const std::string&) const {
+  std::vector<std::string> paths;
+  for (const int64_t i : images) paths.push_back(files_.at(static_cast<size_t>(i)).path);
+  const auto digests = digests_.of_all(paths);
   Sha256 hash;
-  const auto add = [&](const std::string& text) { hash.update(text.data(), text.size()); };
-  for (const std::string& name : class_names_) add(name + "\n");
-  for (int64_t i = 0; i < size(); ++i) {
-    const ImageFile& file = files_[static_cast<size_t>(i)];
-    const int64_t bytes = stored_bytes(i);
-    add(file.path + " " + std::to_string(file.label) + " " +
-        (bytes < 0 ? "missing" : std::to_string(bytes)) + " " + std::to_string(file.crop.top) +
-        " " + std::to_string(file.crop.left) + " " + std::to_string(file.crop.height) + " " +
-        std::to_string(file.crop.width) + "\n");
+  const auto add = [&](const std::string& text) {  // no two lists of texts give the same bytes
+    hash.update(std::to_string(text.size()) + ":" + text);
+  };
+  add(std::to_string(class_names_.size()));
+  for (const std::string& name : class_names_) add(name);
+  for (size_t k = 0; k < images.size(); ++k) {
+    const ImageFile& file = files_[static_cast<size_t>(images[k])];
+    add(file.path);
+    add(digests[k].value_or("missing"));
+    for (const int64_t number :
+         {file.label, file.crop.top, file.crop.left, file.crop.height, file.crop.width}) {
+      add(std::to_string(number));
+    }
   }
   return hash.hex();
-}
-
-std::vector<std::string> image_paths_below(const std::string& folder, const std::string& prefix) {
-  std::vector<std::string> paths;
-  try {
-    for (const auto& entry : fs::recursive_directory_iterator(folder)) {
-      if (!entry.is_regular_file() || !is_image(entry.path())) continue;
-      paths.push_back(prefix + fs::relative(entry.path(), folder).generic_string());
-    }
-  } catch (const fs::filesystem_error& error) {
-    throw Error(folder + ": cannot be read: " + error.code().message());
-  }
-  std::sort(paths.begin(), paths.end());
-  return paths;
-}
-
-std::vector<std::string> folders_in(const std::string& folder) {
-  std::vector<std::string> names;
-  std::error_code failed;
-  for (const auto& entry : fs::directory_iterator(folder, failed)) {
-    if (entry.is_directory()) names.push_back(entry.path().filename().string());
-  }
-  if (failed) throw Error(folder + ": cannot be read: " + failed.message());
-  std::sort(names.begin(), names.end());
-  return names;
 }
 
 std::vector<ImageFile> read_image_list(const std::string& path, int64_t num_classes) {

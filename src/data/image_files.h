@@ -6,8 +6,10 @@
 #include <utility>
 #include <vector>
 
+#include "data/content_digests.h"
 #include "data/dataset.h"
 #include "data/decoded_cache.h"
+#include "data/image_tree.h"
 
 namespace rep {
 
@@ -21,10 +23,12 @@ struct ImageFile {
 
 /// The options of such a set.
 struct ImageFilesOptions : DatasetOptions {
+  std::string exif_orientation = "apply";  // apply | ignore (as Pillow's convert("RGB") does)
   DecodedCacheOptions decoded_cache;
   template <class Visitor>
   void common_fields(Visitor&& visit) {
     DatasetOptions::common_fields(visit);
+    visit("exif_orientation", exif_orientation, one_of({"apply", "ignore"}));
     visit("decoded_cache", decoded_cache);
   }
 };
@@ -36,16 +40,21 @@ class ImageFiles : public Dataset {
   /// no name. `where` names the list in messages.
   ImageFiles(std::string root, std::vector<ImageFile> files, std::vector<std::string> class_names,
              const std::string& where);
-  /// Decoded images are kept from now on, if the options name a folder. Throws Error.
-  void use(const DecodedCacheOptions& options);
+  /// From now on images are turned, and kept when decoded, as the options say. Throws Error.
+  void use(const ImageFilesOptions& options);
+  /// What lay beside the files, for notes().
+  void set_left_out(const LeftOut& left_out) { left_out_ = left_out.note(); }
   const std::vector<int64_t>& labels() const override { return labels_; }
   const std::vector<std::string>& class_names() const override { return class_names_; }
   std::vector<bool> sequence_starts() const override;
   int64_t stored_bytes(int64_t index) const override;
   Image image(int64_t index) const override;
   void part(int64_t index, const Wanted& wanted, ImagePart& out) const override;
-  /// Of names, labels, crops and file sizes, not of contents.
+  std::vector<std::string> notes() const override;
+  /// Of classes' names, and of paths, labels, crops and contents; not of the root.
   std::string fingerprint() const override;
+  std::string fingerprint_of(const std::vector<int64_t>& images,
+                             const std::string& choice) const override;
 
  private:
   void decoded(const std::string& path, const Wanted& wanted, ImagePart& out) const;
@@ -54,19 +63,15 @@ class ImageFiles : public Dataset {
   std::vector<ImageFile> files_;
   std::vector<int64_t> labels_;
   std::vector<std::string> class_names_;
+  std::string left_out_;
+  ExifOrientation exif_ = ExifOrientation::kApply;
+  mutable ContentDigests digests_;
   std::unique_ptr<DecodedCache> cache_;
 };
 
-/// The set, with its cache in use.
-std::unique_ptr<Dataset> with_cache(std::unique_ptr<ImageFiles> files,
-                                    const ImageFilesOptions& options);
-
-/// The image files below `folder` (JPEG, PNG, BMP, WebP by their suffix), sorted by path, as paths
-/// that begin with `prefix`. Throws Error when the folder cannot be read.
-std::vector<std::string> image_paths_below(const std::string& folder, const std::string& prefix);
-
-/// The names of the folders in `folder`, sorted. Throws Error.
-std::vector<std::string> folders_in(const std::string& folder);
+/// The set, with its options in use.
+std::unique_ptr<Dataset> with_options(std::unique_ptr<ImageFiles> files,
+                                      const ImageFilesOptions& options);
 
 /// A list of "path label" lines. Throws Error naming the line.
 std::vector<ImageFile> read_image_list(const std::string& path, int64_t num_classes);

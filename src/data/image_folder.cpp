@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/random.h"
+#include "core/utf8.h"
 #include "data/image_files.h"
 
 namespace rep {
@@ -32,18 +33,22 @@ struct ImageFolderOptions : ImageFilesOptions {
   }
 };
 
-std::vector<std::string> class_folders(const std::string& folder) {
-  std::vector<std::string> names =
-      std::filesystem::is_directory(folder) ? folders_in(folder) : std::vector<std::string>{};
+// `folder`: below the root, "" for itself.
+std::vector<std::string> class_folders(const std::string& root, const std::string& folder,
+                                       LeftOut& left_out) {
+  const std::string path = folder.empty() ? root : root + "/" + folder;
+  std::vector<std::string> names;
+  if (std::filesystem::is_directory(path)) names = folders_in(root, folder, left_out);
   if (names.empty()) {
-    throw Error(folder +
+    throw Error(path +
                 ": not a folder that holds a folder of images for each class; set dataset.root, "
                 "and dataset.train, dataset.test or dataset.test_share to how the images lie");
   }
   return names;
 }
 
-// Of a class's sorted images, those of the split: a function of seed, class and their number.
+// Of a class's sorted images, those of the split: a function of seed, class and their number. Both
+// splits get an image at least, where there are two.
 std::vector<std::string> share_of(std::vector<std::string> paths, const ImageFolderOptions& options,
                                   Split split, size_t label) {
   std::vector<size_t> order(paths.size());
@@ -51,7 +56,8 @@ std::vector<std::string> share_of(std::vector<std::string> paths, const ImageFol
   Random(
       {static_cast<uint64_t>(options.split_seed), static_cast<uint64_t>(RandomUse::kSubset), label})
       .shuffle(order);
-  const auto tests = static_cast<size_t>(options.test_share * static_cast<double>(paths.size()));
+  const auto share = static_cast<size_t>(options.test_share * static_cast<double>(paths.size()));
+  const size_t tests = paths.size() < 2 ? 0 : std::max<size_t>(share, 1);
   std::vector<std::string> mine;
   for (size_t i = 0; i < order.size(); ++i) {
     if ((i < tests) == (split == Split::kTest)) mine.push_back(std::move(paths[order[i]]));
@@ -78,45 +84,70 @@ std::vector<ImageFile> annotated(const std::string& root, const std::string& fol
     const auto found = label_of.find(name);
     if (found == label_of.end()) {
       throw Error(table + ":" + std::to_string(number) + ": '" + name.substr(0, 100) +
-                  "' is no class of the training folder");
+                  "' is not a class of the training folder");
     }
     files.push_back({folder + "/images/" + file, found->second, {}});
   }
   return files;
 }
 
+// The images of the classes' folders below `folder`.
+std::vector<ImageFile> files_of(const ImageFolderOptions& options, Split split,
+                                const std::string& folder, const std::vector<std::string>& classes,
+                                LeftOut& left_out) {
+  std::vector<ImageFile> files;
+  for (size_t label = 0; label < classes.size(); ++label) {
+    const std::string below = folder.empty() ? classes[label] : folder + "/" + classes[label];
+    if (!std::filesystem::is_directory(options.root + "/" + below)) {
+      throw Error(printable(options.root + "/" + below) +
+                  ": not there, though the class has a folder in " + options.root + "/" +
+                  options.train + "; both halves need every class");
+    }
+    auto paths = image_paths_below(options.root, below, left_out);
+    if (options.test_share > 0) paths = share_of(std::move(paths), options, split, label);
+    for (std::string& path : paths) {
+      files.push_back({std::move(path), static_cast<int64_t>(label), {}});
+    }
+  }
+  return files;
+}
+
+// What the test folder holds beside the training folder's classes.
+void count_unknown_classes(const ImageFolderOptions& options,
+                           const std::vector<std::string>& classes, LeftOut& left_out) {
+  for (const std::string& name : folders_in(options.root, options.test, left_out)) {
+    if (!std::binary_search(classes.begin(), classes.end(), name)) {
+      left_out.add_unknown_class(options.test + "/" + name);
+    }
+  }
+}
+
 std::unique_ptr<ImageFiles> open(const ImageFolderOptions& options, Split split) {
-  const bool training = split == Split::kTrain;
+  const bool training = split == Split::kTrain, shared = options.test_share > 0;
   if (options.root.empty()) {
     throw Error("dataset.root: image_folder needs the folder of the images");
   }
-  const std::string base =
-      options.test_share > 0 ? options.root : options.root + "/" + options.train;
-  const std::vector<std::string> classes = class_folders(base);
+  LeftOut left_out, of_training;
+  const std::vector<std::string> classes = class_folders(
+      options.root, shared ? "" : options.train, training || shared ? left_out : of_training);
   const std::string& list = training ? options.train_list : options.test_list;
-  if (!list.empty()) {
-    return std::make_unique<ImageFiles>(
-        options.root, read_image_list(list, static_cast<int64_t>(classes.size())), classes, list);
-  }
-  const std::string& folder = training ? options.train : options.test;
-  if (!training && options.test_share == 0 &&
-      std::filesystem::exists(options.root + "/" + folder + "/val_annotations.txt")) {
-    return std::make_unique<ImageFiles>(options.root, annotated(options.root, folder, classes),
-                                        classes, folder + "/val_annotations.txt");
-  }
+  const std::string folder = shared ? "" : training ? options.train : options.test;
+  const std::string annotations = options.root + "/" + folder + "/val_annotations.txt";
+  std::string where = options.root;
   std::vector<ImageFile> files;
-  for (size_t label = 0; label < classes.size(); ++label) {
-    const std::string prefix = (options.test_share > 0 ? "" : folder + "/") + classes[label] + "/";
-    if (!std::filesystem::is_directory(options.root + "/" + prefix)) {
-      throw Error(options.root + "/" + prefix + ": not there, though the class has a folder in " +
-                  base + "; both halves need every class");
-    }
-    auto paths = image_paths_below(options.root + "/" + prefix, prefix);
-    if (options.test_share > 0) paths = share_of(std::move(paths), options, split, label);
-    for (std::string& path : paths)
-      files.push_back({std::move(path), static_cast<int64_t>(label), {}});
+  if (!list.empty()) {
+    files = read_image_list(list, static_cast<int64_t>(classes.size()));
+    where = list;
+  } else if (!training && !shared && std::filesystem::exists(annotations)) {
+    files = annotated(options.root, folder, classes);
+    where = folder + "/val_annotations.txt";
+  } else {
+    files = files_of(options, split, folder, classes, left_out);
+    if (!training && !shared) count_unknown_classes(options, classes, left_out);
   }
-  return std::make_unique<ImageFiles>(options.root, std::move(files), classes, options.root);
+  auto images = std::make_unique<ImageFiles>(options.root, std::move(files), classes, where);
+  images->set_left_out(left_out);
+  return images;
 }
 
 const Registered<DatasetKind> kImageFolder{
@@ -124,7 +155,7 @@ const Registered<DatasetKind> kImageFolder{
     "any folder with a folder of images for each class (ImageNet-R, PlantVillage, Tiny-ImageNet)",
     {[](const Section& section, Split split, int64_t) {
        const auto options = read_section<ImageFolderOptions>(section);
-       return with_cache(open(options, split), options);
+       return with_options(open(options, split), options);
      },
      [](const Section& section) { return section_json<ImageFolderOptions>(section); }}};
 

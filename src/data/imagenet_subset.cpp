@@ -55,8 +55,8 @@ struct ImageNetSubsetOptions : ImageFilesOptions {
   }
 };
 
-std::vector<std::string> wnids(const ImageNetSubsetOptions& options) {
-  if (options.definition == "present") return folders_in(options.root + "/" + options.train);
+std::vector<std::string> wnids(const ImageNetSubsetOptions& options, LeftOut& left_out) {
+  if (options.definition == "present") return folders_in(options.root, options.train, left_out);
   std::vector<std::string> names;
   for (const uint32_t number : options.definition == "first100" ? kFirst100 : kLucir1993) {
     char name[16];
@@ -75,23 +75,26 @@ std::unique_ptr<ImageFiles> open(const ImageNetSubsetOptions& options, Split spl
                 ": not there; set dataset.root to an ImageNet tree (train/<wnid>/*.JPEG, "
                 "val/<wnid>/*.JPEG), see datasets/README.md");
   }
-  const std::vector<std::string> classes = wnids(options);
+  LeftOut left_out;
+  const std::vector<std::string> classes = wnids(options, left_out);
   const auto count = static_cast<int64_t>(classes.size());
   if (!list.empty()) {
     return std::make_unique<ImageFiles>(options.root, read_image_list(list, count), classes, list);
   }
   std::vector<ImageFile> files;
   for (int64_t label = 0; label < count; ++label) {
-    const std::string prefix = folder + "/" + classes[static_cast<size_t>(label)] + "/";
-    if (!std::filesystem::is_directory(options.root + "/" + prefix)) {
-      throw Error(options.root + "/" + prefix + ": not there, but " + options.definition +
+    const std::string below = folder + "/" + classes[static_cast<size_t>(label)];
+    if (!std::filesystem::is_directory(options.root + "/" + below)) {
+      throw Error(options.root + "/" + below + ": not there, but " + options.definition +
                   " has that class; complete the tree, or take dataset.definition: present");
     }
-    for (std::string& path : image_paths_below(options.root + "/" + prefix, prefix)) {
+    for (std::string& path : image_paths_below(options.root, below, left_out)) {
       files.push_back({std::move(path), label, {}});
     }
   }
-  return std::make_unique<ImageFiles>(options.root, std::move(files), classes, options.root);
+  auto images = std::make_unique<ImageFiles>(options.root, std::move(files), classes, options.root);
+  images->set_left_out(left_out);
+  return images;
 }
 
 const Registered<DatasetKind> kImageNetSubset{
@@ -99,7 +102,7 @@ const Registered<DatasetKind> kImageNetSubset{
     "100 classes of ImageNet-1k (Russakovsky et al. 2015, arXiv 1409.0575), by two definitions",
     {[](const Section& section, Split split, int64_t) {
        const auto options = read_section<ImageNetSubsetOptions>(section);
-       return with_cache(open(options, split), options);
+       return with_options(open(options, split), options);
      },
      [](const Section& section) { return section_json<ImageNetSubsetOptions>(section); },
      // ImageNet-1k's classes have 732 to 1,300 training images and 50 for validation.

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <csetjmp>
 #include <cstdio>
-#include <cstring>
 
 // After <cstdio>, which it needs and does not include.
 #include <jpeglib.h>
@@ -40,32 +39,13 @@ bool read_header(Decoder& decoder) {
   if (setjmp(decoder.failed) != 0) return false;
   jpeg_create_decompress(&decoder.info);
   jpeg_mem_src(&decoder.info, decoder.data, decoder.length);
-  jpeg_save_markers(&decoder.info, JPEG_APP0 + 1, 0xFFFF);
   return jpeg_read_header(&decoder.info, TRUE) == JPEG_HEADER_OK;
-}
-
-/// Whether some reader of EXIF, however lenient, could find an orientation other than upright: the
-/// tag's bytes, in either order, that are not the whole entry "one short, 1".
-bool may_be_turned(const jpeg_decompress_struct& info) {
-  const uint8_t upright[2][10] = {{0x01, 0x12, 0, 3, 0, 0, 0, 1, 0, 1},
-                                  {0x12, 0x01, 3, 0, 1, 0, 0, 0, 1, 0}};
-  for (jpeg_saved_marker_ptr marker = info.marker_list; marker; marker = marker->next) {
-    const uint8_t* const end = marker->data + marker->data_length;
-    for (const auto& entry : upright) {
-      for (const uint8_t* at = marker->data;; ++at) {
-        at = std::search(at, end, entry, entry + 2);
-        if (at == end) break;
-        if (end - at < 10 || std::memcmp(at, entry, 10) != 0) return true;
-      }
-    }
-  }
-  return false;
 }
 
 bool is_plain(Decoder& decoder) {
   jpeg_decompress_struct& info = decoder.info;
   return !info.progressive_mode && !info.arith_code && !jpeg_has_multiple_scans(&info) &&
-         (info.num_components == 1 || info.num_components == 3) && !may_be_turned(info);
+         (info.num_components == 1 || info.num_components == 3);
 }
 
 /// Makes the decoder give only the blocks of columns that hold `region` and a pixel to either side,

@@ -52,14 +52,14 @@ struct PythonSeed {
 
 }  // namespace
 
-std::vector<int64_t> counted(int64_t n) {
+std::vector<int64_t> iota(int64_t n) {
   std::vector<int64_t> numbers(static_cast<size_t>(n));
   std::iota(numbers.begin(), numbers.end(), 0);
   return numbers;
 }
 
 std::vector<int64_t> numpy_shuffled(int64_t n, uint32_t seed) {
-  std::vector<int64_t> order = counted(n);
+  std::vector<int64_t> order = iota(n);
   std::mt19937 generator(seed);
   for (size_t i = order.size(); i > 1; --i) {
     std::swap(order[i - 1], order[draw_up_to(static_cast<uint32_t>(i - 1), generator)]);
@@ -68,7 +68,7 @@ std::vector<int64_t> numpy_shuffled(int64_t n, uint32_t seed) {
 }
 
 std::vector<int64_t> python_shuffled(int64_t n, uint32_t seed) {
-  std::vector<int64_t> order = counted(n);
+  std::vector<int64_t> order = iota(n);
   PythonSeed sequence{seed};
   std::mt19937 generator(sequence);
   for (size_t i = order.size(); i-- > 1;) {

@@ -1,6 +1,7 @@
 // Resampling after Pillow's Resample.c (the functions named 8bpc), with its results to the last
 // bit. Both passes are one kernel, the weighted sum of neighbouring rows of bytes: for the
-// horizontal pass the image is turned, 32 rows at a time, so that what was a column is such a row.
+// horizontal pass the image is transposed, 32 rows at a time, so that what was a column is such a
+// row.
 #include "data/resample.h"
 
 #include <algorithm>
@@ -159,18 +160,20 @@ REP_INLINE void sum_rows(const uint8_t* rows, int64_t stride, const int32_t* wei
   }
 }
 
-// ---- turning ----
+// ---- transposing ----
 
-constexpr int64_t kTile = 16;            // bytes a side of what is turned at once
-constexpr int64_t kTurned = 2 * kTile;   // rows that go through the horizontal pass together
-constexpr int64_t kPixel = 3 * kTurned;  // bytes of a turned pixel: red, green, blue of those rows
-constexpr int64_t kStrip = 256;          // turned pixels that stay in the first-level cache
+constexpr int64_t kTile = 16;               // bytes a side of what is transposed at once
+constexpr int64_t kTransposed = 2 * kTile;  // rows that go through the horizontal pass together
+constexpr int64_t kPixel =
+    3 * kTransposed;             // bytes of a transposed pixel: red, green, blue of those rows
+constexpr int64_t kStrip = 256;  // transposed pixels that stay in the first-level cache
 
 using Tile = uint8_t __attribute__((vector_size(16), aligned(1), may_alias));
 
 /// out[x * out_stride + y] = in[y][x] for x, y < 16. Interleaving the first eight rows with the
 /// last eight turns the eight bits of a byte's place by one; four times swaps row and column.
-REP_INLINE void turn_tile(const uint8_t* const* in, int64_t x, uint8_t* out, int64_t out_stride) {
+REP_INLINE void transpose_tile(const uint8_t* const* in, int64_t x, uint8_t* out,
+                               int64_t out_stride) {
   Tile even[kTile], odd[kTile];
   for (int64_t y = 0; y < kTile; ++y) even[y] = *reinterpret_cast<const Tile*>(in[y] + x);
   const auto interleave = [](const Tile* from, Tile* to) __attribute__((always_inline)) {
@@ -190,31 +193,32 @@ REP_INLINE void turn_tile(const uint8_t* const* in, int64_t x, uint8_t* out, int
   for (int64_t i = 0; i < kTile; ++i) *reinterpret_cast<Tile*>(out + i * out_stride) = even[i];
 }
 
-/// The first `bytes` bytes of kTurned rows, turned: byte x of row y goes to out[x * kTurned + y].
-REP_INLINE void turn_rows(const uint8_t* const* rows, int64_t bytes, uint8_t* out) {
-  for (int64_t y = 0; y < kTurned; y += kTile) {
+/// The first `bytes` bytes of kTransposed rows, transposed: byte x of row y goes to out[x *
+/// kTransposed + y].
+REP_INLINE void transpose_rows(const uint8_t* const* rows, int64_t bytes, uint8_t* out) {
+  for (int64_t y = 0; y < kTransposed; y += kTile) {
     if (bytes < kTile) {
       for (int64_t i = 0; i < kTile; ++i) {
-        for (int64_t x = 0; x < bytes; ++x) out[x * kTurned + y + i] = rows[y + i][x];
+        for (int64_t x = 0; x < bytes; ++x) out[x * kTransposed + y + i] = rows[y + i][x];
       }
       continue;
     }
     for (int64_t x = 0; x < bytes; x += kTile) {
       const int64_t at = std::min(x, bytes - kTile);  // the last tile overlaps, never reads beyond
-      turn_tile(rows + y, at, out + at * kTurned + y, kTurned);
+      transpose_tile(rows + y, at, out + at * kTransposed + y, kTransposed);
     }
   }
 }
 
-/// The way back: every `step`-th turned byte, `bytes` of them, rounded up to whole tiles, into
-/// kTurned rows.
-REP_INLINE void turn_back(const uint8_t* turned, int64_t step, int64_t bytes, uint8_t* out,
-                          int64_t out_stride) {
+/// The way back: every `step`-th transposed byte, `bytes` of them, rounded up to whole tiles, into
+/// kTransposed rows.
+REP_INLINE void transpose_back(const uint8_t* transposed, int64_t step, int64_t bytes, uint8_t* out,
+                               int64_t out_stride) {
   for (int64_t x = 0; x < bytes; x += kTile) {
     const uint8_t* columns[kTile];
-    for (int64_t i = 0; i < kTile; ++i) columns[i] = turned + (x + i) * step * kTurned;
-    for (int64_t y = 0; y < kTurned; y += kTile) {
-      turn_tile(columns, y, out + y * out_stride + x, out_stride);
+    for (int64_t i = 0; i < kTile; ++i) columns[i] = transposed + (x + i) * step * kTransposed;
+    for (int64_t y = 0; y < kTransposed; y += kTile) {
+      transpose_tile(columns, y, out + y * out_stride + x, out_stride);
     }
   }
 }
@@ -238,10 +242,10 @@ struct Workspace {
   std::vector<uint8_t> rows;  // the needed rows at their new width
   int64_t row_bytes = 0;      // from one to the next
   int64_t plane = 0;          // from a colour of a row to the next, when each has its own bytes
-  std::vector<uint8_t> turned, narrowed, row;
+  std::vector<uint8_t> transposed, narrowed, row;
 };
 
-/// The horizontal pass over rows [top, top + count), count <= kTurned, into `out`, where whole
+/// The horizontal pass over rows [top, top + count), count <= kTransposed, into `out`, where whole
 /// tiles are written. Goes from strip to strip of outputs whose inputs fit the cache.
 REP_CLONES void resample_rows(const Source& image, int64_t top, int64_t count, Workspace& work,
                               uint8_t* out) {
@@ -252,26 +256,27 @@ REP_CLONES void resample_rows(const Source& image, int64_t top, int64_t count, W
     for (stop = start + 1; stop < size && taps.end_of(stop) - left <= kStrip;) ++stop;
     const int64_t pixels = taps.end_of(stop - 1) - left;
     const auto outputs = static_cast<int64_t>(stop - start);
-    if (static_cast<int64_t>(work.turned.size()) < pixels * kPixel) {
-      work.turned.resize(static_cast<size_t>(pixels * kPixel));
+    if (static_cast<int64_t>(work.transposed.size()) < pixels * kPixel) {
+      work.transposed.resize(static_cast<size_t>(pixels * kPixel));
     }
-    const uint8_t* rows[kTurned];
-    for (int64_t y = 0; y < kTurned; ++y) {  // past the last row: the last row once more
+    const uint8_t* rows[kTransposed];
+    for (int64_t y = 0; y < kTransposed; ++y) {  // past the last row: the last row once more
       rows[y] = image.at(top + std::min(y, count - 1), left);
     }
-    turn_rows(rows, pixels * 3, work.turned.data());
+    transpose_rows(rows, pixels * 3, work.transposed.data());
     for (size_t i = start; i < stop; ++i) {
-      sum_rows(work.turned.data() + (taps.first[i] - left) * kPixel, kPixel,
+      sum_rows(work.transposed.data() + (taps.first[i] - left) * kPixel, kPixel,
                taps.weights.data() + static_cast<int64_t>(i) * taps.stride, taps.count[i], kPixel,
                work.narrowed.data() + static_cast<int64_t>(i - start) * kPixel);
     }
     const uint8_t* const narrowed = work.narrowed.data();
     const auto x = static_cast<int64_t>(start);
     if (work.plane == 0) {
-      turn_back(narrowed, 1, outputs * 3, out + x * 3, work.row_bytes);
+      transpose_back(narrowed, 1, outputs * 3, out + x * 3, work.row_bytes);
     } else {
       for (int64_t c = 0; c < 3; ++c) {
-        turn_back(narrowed + c * kTurned, 3, outputs, out + c * work.plane + x, work.row_bytes);
+        transpose_back(narrowed + c * kTransposed, 3, outputs, out + c * work.plane + x,
+                       work.row_bytes);
       }
     }
   }
@@ -304,10 +309,10 @@ Workspace& pass_across(const Image& image, int64_t image_top, int64_t image_left
   work.plane = planes ? rounded_up(width, kTile) + kTile : 0;
   work.row_bytes = planes ? 3 * work.plane : rounded_up(width * 3, kTile) + kTile;
   work.row.resize(static_cast<size_t>(work.row_bytes));
-  work.rows.resize(static_cast<size_t>(rounded_up(bottom - top, kTurned) * work.row_bytes));
+  work.rows.resize(static_cast<size_t>(rounded_up(bottom - top, kTransposed) * work.row_bytes));
   work.narrowed.resize(static_cast<size_t>((rounded_up(width, kTile) + kTile) * kPixel));
-  for (int64_t y = top; y < bottom; y += kTurned) {
-    resample_rows(source, y, std::min(kTurned, bottom - y), work,
+  for (int64_t y = top; y < bottom; y += kTransposed) {
+    resample_rows(source, y, std::min(kTransposed, bottom - y), work,
                   work.rows.data() + (y - top) * work.row_bytes);
   }
   return work;

@@ -35,9 +35,9 @@ std::vector<int64_t> read_class_order(const std::string& path) {
 }
 
 std::vector<int64_t> order_by_word(const std::string& word, int64_t num_classes, int64_t seed) {
-  if (word == "natural") return counted(num_classes);
+  if (word == "natural") return iota(num_classes);
   if (word == "seed") {
-    std::vector<int64_t> order = counted(num_classes);
+    std::vector<int64_t> order = iota(num_classes);
     Random({static_cast<uint64_t>(seed), static_cast<uint64_t>(RandomUse::kClassOrder)})
         .shuffle(order);
     return order;
@@ -71,15 +71,18 @@ void check_class_order(const std::vector<int64_t>& order, int64_t num_classes) {
   }
 }
 
-/// `classes` over `tasks` equally.
-std::vector<int64_t> equal_sizes(int64_t classes, int64_t tasks) {
+/// `classes` over `tasks` equally. `names`: of the data set's classes, for messages.
+std::vector<int64_t> equal_sizes(int64_t classes, int64_t tasks,
+                                 const std::vector<std::string>& names) {
   if (tasks > classes) {
     throw Error("stream.tasks: " + std::to_string(tasks) + " tasks cannot share " +
-                std::to_string(classes) + " classes; each needs at least one");
+                std::to_string(classes) + " classes (" + name_some(names) +
+                "); each needs at least one");
   }
   if (classes % tasks != 0) {
-    throw Error("stream.tasks: " + std::to_string(classes) + " classes do not divide into " +
-                std::to_string(tasks) + " equal tasks; say how many each has in classes_per_task");
+    throw Error("stream.tasks: " + std::to_string(classes) + " classes (" + name_some(names) +
+                ") do not divide into " + std::to_string(tasks) +
+                " equal tasks; say how many each has in classes_per_task");
   }
   return std::vector<int64_t>(static_cast<size_t>(tasks), classes / tasks);
 }
@@ -106,9 +109,10 @@ std::vector<int64_t> explicit_sizes(const StreamConfig& config, int64_t num_clas
 }
 
 /// How many classes each task has.
-std::vector<int64_t> task_sizes(const StreamConfig& config, int64_t num_classes) {
+std::vector<int64_t> task_sizes(const StreamConfig& config, const std::vector<std::string>& names) {
+  const auto num_classes = static_cast<int64_t>(names.size());
   if (!config.classes_per_task.empty()) return explicit_sizes(config, num_classes);
-  if (config.initial_classes == 0) return equal_sizes(num_classes, config.tasks);
+  if (config.initial_classes == 0) return equal_sizes(num_classes, config.tasks, names);
   const int64_t rest = num_classes - config.initial_classes;
   if (rest < 0 || (config.tasks == 1 && rest != 0)) {
     throw Error("stream.initial_classes: a first task of " +
@@ -117,7 +121,7 @@ std::vector<int64_t> task_sizes(const StreamConfig& config, int64_t num_classes)
                 std::to_string(num_classes));
   }
   std::vector<int64_t> sizes;
-  if (config.tasks > 1) sizes = equal_sizes(rest, config.tasks - 1);
+  if (config.tasks > 1) sizes = equal_sizes(rest, config.tasks - 1, names);
   sizes.insert(sizes.begin(), config.initial_classes);
   return sizes;
 }
@@ -127,7 +131,7 @@ std::vector<int64_t> task_sizes(const StreamConfig& config, int64_t num_classes)
 /// into videos (..instance) or single images (..iid), and shuffles each class's with the same seed.
 std::vector<int64_t> order_of_images(const Dataset& train, const StreamConfig& config,
                                      const std::vector<int64_t>& class_order) {
-  std::vector<int64_t> all = counted(train.size());
+  std::vector<int64_t> all = iota(train.size());
   if (config.order == "shuffled" || config.order == "stored") return all;
   const bool videos = config.order == "instance" || config.order == "class_instance";
   const std::vector<bool> starts = videos ? train.sequence_starts() : std::vector<bool>{};
@@ -169,9 +173,9 @@ std::vector<int64_t> order_of_images(const Dataset& train, const StreamConfig& c
 }
 
 /// Puts each image into the task that owns its class, in the given order.
-void deal_out(const Dataset& dataset, const std::vector<int64_t>& order,
-              const std::vector<int64_t>& position, const std::vector<size_t>& owner,
-              std::vector<Sample> Task::*split, std::vector<Task>& tasks) {
+void assign_to_tasks(const Dataset& dataset, const std::vector<int64_t>& order,
+                     const std::vector<int64_t>& position, const std::vector<size_t>& owner,
+                     std::vector<Sample> Task::*split, std::vector<Task>& tasks) {
   const std::vector<int64_t>& labels = dataset.labels();
   for (const int64_t i : order) {
     const int64_t label = position[static_cast<size_t>(labels[static_cast<size_t>(i)])];
@@ -180,6 +184,15 @@ void deal_out(const Dataset& dataset, const std::vector<int64_t>& order,
 }
 
 }  // namespace
+
+std::string name_some(const std::vector<std::string>& names) {
+  constexpr size_t kMax = 10;
+  std::string text;
+  for (size_t i = 0; i < std::min(names.size(), kMax); ++i) {
+    text += (i > 0 ? ", '" : "'") + names[i] + "'";
+  }
+  return names.size() > kMax ? text + ", ..." : text;
+}
 
 std::vector<int64_t> make_class_order(const WordOrList& order, int64_t num_classes, int64_t seed) {
   const auto* const list = std::get_if<std::vector<int64_t>>(&order);
@@ -198,7 +211,7 @@ Stream cut_into_tasks(const Dataset& train, const Dataset& test, const StreamCon
   stream.class_order = make_class_order(config.class_order, train.num_classes(), seed);
   std::vector<size_t> owner;  // by label of the stream: its task
   int64_t label = 0;
-  for (const int64_t size : task_sizes(config, train.num_classes())) {
+  for (const int64_t size : task_sizes(config, train.class_names())) {
     Task task;
     task.index = static_cast<int64_t>(stream.tasks.size());
     task.first_label = label;
@@ -212,9 +225,9 @@ Stream cut_into_tasks(const Dataset& train, const Dataset& test, const StreamCon
   for (size_t i = 0; i < position.size(); ++i) {
     position[static_cast<size_t>(stream.class_order[i])] = static_cast<int64_t>(i);
   }
-  deal_out(train, order_of_images(train, config, stream.class_order), position, owner, &Task::train,
-           stream.tasks);
-  deal_out(test, counted(test.size()), position, owner, &Task::test, stream.tasks);
+  assign_to_tasks(train, order_of_images(train, config, stream.class_order), position, owner,
+                  &Task::train, stream.tasks);
+  assign_to_tasks(test, iota(test.size()), position, owner, &Task::test, stream.tasks);
   return stream;
 }
 

@@ -37,6 +37,9 @@ struct Stream {
   }
 };
 
+/// "'ant', 'bee', ...": at most ten of them, for messages.
+std::string name_some(const std::vector<std::string>& names);
+
 /// natural: 0..C-1; seed: shuffled by the run's seed; 1993 (or any whole number): numpy's legacy
 /// RandomState(n).shuffle of 0..C-1, which begins 68,56,78,8,23,84,90,65,74,76 for 1993 and C =
 /// 100; python:10: Python's random.seed(10) and shuffle, as Stream-51's orders; a list; or a text

@@ -142,8 +142,8 @@ const Registered<DatasetKind> kStream51{
     "Workshops 2020",
     {[](const Section& section, Split split, int64_t) {
        const auto options = read_section<Stream51Options>(section);
-       return with_cache(split == Split::kTrain ? open_train(options) : open_test(options),
-                         options);
+       return with_options(split == Split::kTrain ? open_train(options) : open_test(options),
+                           options);
      },
      [](const Section& section) { return section_json<Stream51Options>(section); },
      [](const Section& section, Split split) {

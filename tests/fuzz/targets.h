@@ -17,6 +17,7 @@
 #include "core/error.h"
 #include "core/random.h"
 #include "data/dataset.h"
+#include "data/image_format.h"
 #include "data/jpeg.h"
 #include "data/stream.h"
 #include "formats/npz.h"
@@ -149,7 +150,7 @@ inline void jpeg(const std::string& bytes) {
   if (!part_decodes) throw std::logic_error("the whole decodes, but a part does not");
   const cv::Mat expected =
       cv::imdecode(cv::Mat(1, static_cast<int>(bytes.size()), CV_8UC1, const_cast<uint8_t*>(data)),
-                   cv::IMREAD_COLOR);
+                   cv::IMREAD_COLOR | cv::IMREAD_IGNORE_ORIENTATION);
   if (expected.empty()) throw Error("OpenCV decodes nothing");
   if (expected.rows != all.height || expected.cols != all.width) {
     throw std::logic_error("OpenCV has a picture of another size");
@@ -166,6 +167,31 @@ inline void jpeg(const std::string& bytes) {
       }
     }
   }
+}
+
+/// Decodes an image of whatever kind, turned and not.
+inline void image(const std::string& bytes) {
+  const auto* const data = reinterpret_cast<const uint8_t*>(bytes.data());
+  const auto extent = announced_extent({data, bytes.size()});
+  if (extent && extent->height > 0 && extent->width > (1U << 18) / extent->height) {
+    throw Error("a large image");  // takes seconds and shows nothing new
+  }
+  for (const ExifOrientation exif : {ExifOrientation::kApply, ExifOrientation::kIgnore}) {
+    ImagePart part;
+    decode_part(
+        data, bytes.size(), "fuzz", exif,
+        [](int64_t height, int64_t width) {
+          return Region{0, 0, height, width};
+        },
+        part);
+  }
+}
+
+/// A small image file of that ending.
+inline std::string image_bytes(const std::string& ending) {
+  std::vector<uint8_t> file;
+  cv::imencode(ending, cv::Mat(64, 48, CV_8UC3, cv::Scalar(10, 100, 200)), file);
+  return {file.begin(), file.end()};
 }
 
 /// A small JPEG file of that kind, all of whose pixels differ from their neighbours.
@@ -237,6 +263,10 @@ inline std::map<std::string, Target> targets() {
         {jpeg_bytes({"4:2:0", 3, 2, 2}), jpeg_bytes({"4:4:4"}), jpeg_bytes({"4:1:1", 3, 4, 1}),
          jpeg_bytes({"4:4:0, restarts", 3, 1, 2, false, false, 3}), jpeg_bytes({"grey", 1}),
          jpeg_bytes({"progressive", 3, 2, 2, true})}}},
+      {"image",
+       {image,
+        {image_bytes(".png"), image_bytes(".webp"), image_bytes(".bmp"), image_bytes(".tif"),
+         image_bytes(".ppm"), image_bytes(".jp2"), jpeg_bytes({"4:2:0", 3, 2, 2})}}},
       {"safetensors",
        {[](const std::string& bytes) { read_safetensors(memory_file().put(bytes)); },
         {file_bytes(fixtures + "dtypes.safetensors")}}},
