@@ -21,9 +21,7 @@ int64_t ReplayBuffer::slot_for(int64_t label) {
   Random random(
       {seed_, static_cast<uint64_t>(RandomUse::kBuffer), static_cast<uint64_t>(offered_)});
   const int64_t before = offered_++;
-  if (static_cast<size_t>(label) >= offered_by_class_.size()) {
-    offered_by_class_.resize(static_cast<size_t>(label) + 1, 0);
-  }
+  know(label);
   ++offered_by_class_[static_cast<size_t>(label)];
   if (!is_full()) return size();
   if (options_.policy != "reservoir") {
@@ -83,7 +81,13 @@ void ReplayBuffer::erase(int64_t slot) {
   labels_.erase(labels_.begin() + slot);
 }
 
+void ReplayBuffer::know(int64_t label) {
+  const auto least = static_cast<size_t>(label) + 1;
+  if (offered_by_class_.size() < least) offered_by_class_.resize(least, 0);
+}
+
 void ReplayBuffer::append(int64_t label, int64_t index, const Image& image) {
+  know(label);
   put(size(), {encode_png(image), label, index, {}});
 }
 

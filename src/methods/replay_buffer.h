@@ -77,6 +77,7 @@ class ReplayBuffer final : public Dataset {
   /// Where an offered image goes: size() for a new place, or -1 for nowhere.
   int64_t slot_for(int64_t label);
   int64_t class_balanced_slot(int64_t label, Random& random, bool greedy);
+  void know(int64_t label);  // every label of an item has its count
   void put(int64_t slot, Item item);
   void erase(int64_t slot);
   bool is_full() const;
