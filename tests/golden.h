@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -22,9 +23,15 @@ inline int32_t k16(uint32_t seed, uint32_t i) {
 }
 
 /// A file of reference numbers: part of the repository (tests/golden/README.md says how each was
-/// made).
+/// made). REP_GOLDEN_FOLDER names another folder, of numbers from other seeds: with
+/// REP_GOLDEN_SEEDS=N inputs have the seeds here plus N.
 inline std::string golden_path(const std::string& name) {
-  return REP_SOURCE_DIR "/tests/golden/" + name;
+  const char* folder = std::getenv("REP_GOLDEN_FOLDER");
+  return (folder ? std::string(folder) : REP_SOURCE_DIR "/tests/golden") + "/" + name;
+}
+inline uint32_t seed_shift() {
+  const char* shift = std::getenv("REP_GOLDEN_SEEDS");
+  return shift ? static_cast<uint32_t>(std::stoul(shift)) : 0;
 }
 
 inline nlohmann::json load(const std::string& name) {

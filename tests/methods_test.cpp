@@ -403,7 +403,9 @@ TEST(WeightDecayTest, MovesNoRowOfEarlierTasks) {
       {"coda_prompt",
        {{"head.weight", 0}, {"prompt.0", 0}, {"prompt_key.4", 0}, {"attention.2", 0}}},
       {"hide_prompt", {{"wtp.head.weight", 0}, {"tii.head.bias", 0}}},
-      {"slca", {{"head.weight", 0}, {"head.bias", 0}}}};
+      {"slca", {{"head.weight", 0}, {"head.bias", 0}}},
+      {"inflora", {{"head.weight", 0}, {"head.bias", 0}}},
+      {"sd_lora", {{"head.weight", 0}}}};
   for (const auto& [method, rows] : rows_of) {
     SCOPED_TRACE(method);
     Subject subject(method);
@@ -460,7 +462,7 @@ TEST(Replay, OffersEveryImageOfATaskOnce) {
 }
 
 TEST(ClassesWithoutImages, NeverWin) {
-  for (const char* name : {"icarl", "ncm", "slda", "ranpac"}) {
+  for (const char* name : {"icarl", "ncm", "slda", "ranpac", "aper", "ease"}) {
     SCOPED_TRACE(name);
     Subject subject(name);
     Task task = make_task(0);
@@ -509,8 +511,8 @@ INSTANTIATE_TEST_SUITE_P(Registry, EveryMethod,
 
 TEST(Registry, KnowsTheMethodsThatScriptsRelyOn) {
   const auto names = Registry<MethodKind>::get().names();
-  for (const char* name :
-       {"no_prompt", "linear_probe", "finetune", "joint", "l2p", "dualprompt", "coda_prompt"}) {
+  for (const char* name : {"no_prompt", "linear_probe", "finetune", "joint", "l2p", "dualprompt",
+                           "coda_prompt", "inflora", "sd_lora", "aper", "ease"}) {
     EXPECT_NE(std::find(names.begin(), names.end(), name), names.end()) << name;
   }
 }

@@ -169,7 +169,9 @@ TEST(LinearTest, HasTheGradientsOfEveryFactor) {
   };
   for (const bool weights : {false, true}) {
     const auto expected = gradients(
-        [&](const Tensor& x) { return kReferenceOperations.project_normed(x, norm, layer); },
+        [&](const Tensor& x) {
+          return kReferenceOperations.project_normed(x, norm, layer, {}, {});
+        },
         weights);
     const auto actual =
         gradients([&](const Tensor& x) { return project_normed(x, norm, layer); }, weights);

@@ -89,6 +89,11 @@ TEST_P(TwoProcesses, LearnWhatOneLearns) {
   // 9 images a step: parts of 4 and 5; the last step of an epoch has 5.
   std::string text = small_experiment(GetParam());
   text.replace(text.find("batch_size: 8"), 13, "batch_size: 9");
+  // Dropout's draws are of a whole batch.
+  if (GetParam() == "aper" || GetParam() == "ease") {
+    text.replace(text.find("{name: " + GetParam()), 7 + GetParam().size(),
+                 "{name: " + GetParam() + ", adapter_dropout: 0");
+  }
   if (GetParam() == "l2p") {
     text += "efficiency: {token_merging: {kind: atom, n: 2}, layer_dropping: {kind: ald}}\n";
   }
@@ -111,7 +116,8 @@ TEST_P(TwoProcesses, LearnWhatOneLearns) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Methods, TwoProcesses,
-                         ::testing::Values("l2p", "dualprompt", "coda_prompt", "finetune", "ewc"));
+                         ::testing::Values("l2p", "dualprompt", "coda_prompt", "finetune", "ewc",
+                                           "inflora", "sd_lora", "aper", "ease"));
 
 TEST(World, RefusesAMethodWhoseLossIsNoMeanOverImages) {
   const std::string folder = fresh_folder("world_er");
@@ -119,6 +125,14 @@ TEST(World, RefusesAMethodWhoseLossIsNoMeanOverImages) {
   const Finished er = run_together(2, "run " + config + " -q --output " + folder + "/out");
   EXPECT_EQ(er.exit_code, 1);
   EXPECT_NE(er.output.find("method: er, "), std::string::npos) << er.output;
+}
+
+TEST(World, RefusesDropoutWhoseDrawsAreOfTheWholeBatch) {
+  const std::string folder = fresh_folder("world_ease");
+  const std::string config = write_text(folder + "/c.yaml", small_experiment("ease"));
+  const Finished ease = run_together(2, "run " + config + " -q --output " + folder + "/out");
+  EXPECT_EQ(ease.exit_code, 1);
+  EXPECT_NE(ease.output.find("method: ease, "), std::string::npos) << ease.output;
 }
 
 TEST(World, StopsAndGoesOnTogether) {

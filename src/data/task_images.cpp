@@ -11,6 +11,8 @@ namespace rep {
 
 namespace {
 
+constexpr uint64_t kNoTask = uint64_t{1} << 32;
+
 torch::Tensor apply(const Transform& view, const std::vector<Image>& images, uint64_t seed,
                     uint64_t key, const torch::Device& device) {
   const int64_t size = view.size();
@@ -68,19 +70,32 @@ Image TaskImages::image(int64_t index) const {
 
 void TaskImages::each_batch(const std::vector<Sample>& samples,
                             const std::function<void(const Batch&)>& visit) const {
+  visit_all(samples, test_view_, 0, visit);
+}
+
+void TaskImages::each_random_batch(const std::vector<Sample>& samples, uint64_t key,
+                                   const std::function<void(const Batch&)>& visit) const {
+  visit_all(samples, train_view_, key, visit);
+}
+
+void TaskImages::visit_all(const std::vector<Sample>& samples, const Transform& view, uint64_t key,
+                           const std::function<void(const Batch&)>& visit) const {
   for (const Sample& sample : samples) label(sample.index);  // of the task in hand, all of them
   if (samples.empty()) return;
   Loader::Options options;
   options.batch_size = options_.batch_size;
   options.workers = options_.workers;
   options.device = device_;
+  options.seed = static_cast<uint64_t>(options_.seed);
+  options.task = kNoTask;  // whose epochs' views are others
+  options.epoch = key;
   std::vector<Sample> order = samples;
   const auto all = static_cast<int64_t>(samples.size());
   const int64_t visited =
       per_class_ > 0
           ? std::min(all, std::max(at_least_, put_first_of_each_class(order, per_class_)))
           : all;
-  Loader loader(train_, std::move(order), test_view_, options);
+  Loader loader(train_, std::move(order), view, options);
   const Spent before = meter_ ? meter_() : Spent{};
   Batch batch;
   for (int64_t left = visited; left > 0 && loader.next(batch); left -= batch.size()) {

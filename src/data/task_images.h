@@ -44,12 +44,15 @@ class TaskImages {
   /// `visit`s the samples in their order, a batch at a time, in the fixed view.
   void each_batch(const std::vector<Sample>& samples,
                   const std::function<void(const Batch&)>& visit) const;
+  /// The same in random views, which are a function of the run's seed and `key`.
+  void each_random_batch(const std::vector<Sample>& samples, uint64_t key,
+                         const std::function<void(const Batch&)>& visit) const;
   /// What was spent, or is held.
   struct Spent {
     double macs = 0, seconds = 0;
     int64_t bytes = 0;
   };
-  /// From now on each_batch looks at that many samples of each class only, or at `at_least` in all,
+  /// From now on these look at that many samples of each class only, or at `at_least` in all,
   /// and adds up what the others would have taken by `meter`'s reading: how a rehearsal
   /// (run/rehearsal.h) knows the cost of all in less time.
   void visit_only(int64_t per_class, int64_t at_least, std::function<Spent()> meter) {
@@ -69,6 +72,9 @@ class TaskImages {
   torch::Tensor prepare(const std::vector<Image>& images) const;
 
  private:
+  void visit_all(const std::vector<Sample>& samples, const Transform& view, uint64_t key,
+                 const std::function<void(const Batch&)>& visit) const;
+
   const Dataset& train_;
   Transform train_view_, test_view_;
   Options options_;

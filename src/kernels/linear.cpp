@@ -51,13 +51,23 @@ struct Projection : torch::autograd::Function<Projection> {
 struct FrozenNormedProjection : torch::autograd::Function<FrozenNormedProjection> {
   static torch::Tensor forward(torch::autograd::AutogradContext* ctx, const torch::Tensor& x,
                                const Norm& norm, const torch::Tensor& weight,
-                               const torch::Tensor& bias) {
+                               const torch::Tensor& bias, const at::TensorList& beside,
+                               const std::vector<int64_t>& firsts) {
     NormMemory memory;
     const torch::Tensor normed = normalised(x, norm, weight.scalar_type(), &memory);
-    ctx->save_for_backward({memory.rows, memory.scales, norm.weight, norm.bias, weight});
+    const torch::Tensor y = product(normed, weight.t(), weight.scalar_type(), bias);
+    LowRankProducts pairs(beside, firsts);
+    pairs.add(y, normed);
+    torch::autograd::variable_list saved{memory.rows, memory.scales, norm.weight, norm.bias,
+                                         weight};
+    const auto kept = pairs.kept();
+    saved.insert(saved.end(), kept.begin(), kept.end());
+    ctx->save_for_backward(saved);
     ctx->saved_data["eps"] = norm.eps;
     ctx->saved_data["type"] = static_cast<int64_t>(x.scalar_type());
-    return as_in(x, product(normed, weight.t(), weight.scalar_type(), bias));
+    ctx->saved_data["x"] = x.requires_grad();
+    ctx->saved_data["firsts"] = firsts;
+    return as_in(x, y);
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
@@ -68,8 +78,17 @@ struct FrozenNormedProjection : torch::autograd::Function<FrozenNormedProjection
     const torch::Tensor& weight = saved[4];
     const auto type = static_cast<torch::ScalarType>(ctx->saved_data["type"].toInt());
     const torch::Tensor rows = rows_of(grads[0].contiguous()).to(weight.scalar_type());
-    const torch::Tensor dx = norm_gradient(product(rows, weight, type), memory, norm);
-    return {as_in(grads[0], dx), {}, {}, {}};
+    const LowRankProducts pairs(at::TensorList(saved).slice(5),
+                                ctx->saved_data["firsts"].toIntVector());
+    torch::autograd::variable_list all{{}, {}, {}, {}};
+    torch::Tensor slope;  // of the norm's output
+    if (ctx->saved_data["x"].toBool()) slope = product(rows, weight, type);
+    const auto beside = pairs.gradients(
+        rows, slope, [&] { return normalised(memory, norm, weight.scalar_type()); });
+    if (slope.defined()) all[0] = as_in(grads[0], norm_gradient(slope, memory, norm));
+    all.insert(all.end(), beside.begin(), beside.end());
+    all.emplace_back();
+    return all;
   }
 };
 
@@ -93,14 +112,17 @@ torch::Tensor project(const torch::Tensor& x, const torch::Tensor& weight,
 }
 
 torch::Tensor project_normed(const torch::Tensor& x, const torch::nn::LayerNorm& norm,
-                             const torch::nn::Linear& linear) {
+                             const torch::nn::Linear& linear, const LowRankPairs& pairs,
+                             const torch::Tensor& other) {
+  const torch::Tensor& weight = other.defined() ? other : linear->weight;
   if (trains(*norm) || trains(*linear)) {
     return project(torch::layer_norm(x, norm->options.normalized_shape(), norm->weight, norm->bias,
                                      norm->options.eps()),
-                   linear->weight, linear->bias);
+                   folded(weight, pairs), folded_bias(linear->bias, pairs));
   }
-  return FrozenNormedProjection::apply(x.contiguous(), numbers_of(norm), linear->weight,
-                                       linear->bias);
+  const LowRankProducts beside(pairs);
+  return FrozenNormedProjection::apply(x.contiguous(), numbers_of(norm), weight, linear->bias,
+                                       at::TensorList(beside.tensors()), beside.firsts());
 }
 
 }  // namespace rep

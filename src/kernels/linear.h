@@ -1,5 +1,6 @@
 #pragma once
 
+#include "kernels/low_rank_products.h"
 #include "tensor/torch.h"
 
 namespace rep {
@@ -11,9 +12,11 @@ torch::Tensor project(const torch::Tensor& x, const torch::Tensor& weight,
                       const torch::Tensor& bias);
 
 /// linear(norm(x)). Where neither trains, what the norm needs is all that is kept for the gradient
-/// of x, and the result is in the weights' type.
+/// of x, and the result is in the weights' type. `pairs` stand beside the layer and may train; a
+/// defined `weight` stands in the place of the layer's own.
 torch::Tensor project_normed(const torch::Tensor& x, const torch::nn::LayerNorm& norm,
-                             const torch::nn::Linear& linear);
+                             const torch::nn::Linear& linear, const LowRankPairs& pairs = {},
+                             const torch::Tensor& weight = {});
 
 /// Whether a gradient of one of the module's parameters is wanted.
 bool trains(const torch::nn::Module& module);

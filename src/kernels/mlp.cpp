@@ -21,15 +21,15 @@ struct Weights {
 
   torch::ScalarType type() const { return fc1.scalar_type(); }
   // Hidden units of a part: as many as keep a product at full speed.
-  int64_t width() const { return fc1.size(1) >= 512 ? fc1.size(1) : fc1.size(0); }
+  int64_t width_of_part() const { return fc1.size(1) >= 512 ? fc1.size(1) : fc1.size(0); }
 
   // Calls work(part of these weights, where it ends) for one part of the hidden units after the
   // other.
   template <class Work>
-  void for_parts(const Work& work) const {
-    const int64_t hidden = fc1.size(0);
-    for (int64_t first = 0; first < hidden; first += width()) {
-      const int64_t count = std::min(width(), hidden - first);
+  void for_parts(bool at_once, const Work& work) const {
+    const int64_t hidden = fc1.size(0), width = at_once ? hidden : width_of_part();
+    for (int64_t first = 0; first < hidden; first += width) {
+      const int64_t count = std::min(width, hidden - first);
       work(Weights{norm, fc1.narrow(0, first, count), fc1_bias.narrow(0, first, count),
                    fc2.narrow(1, first, count)},
            first + count);
@@ -40,22 +40,48 @@ struct Weights {
   }
 };
 
+// Pairs beside both layers: each layer in one part, since its pairs reach all of it.
+struct Beside {
+  LowRankProducts fc1, fc2;
+
+  bool any() const { return !fc1.firsts().empty() || !fc2.firsts().empty(); }
+  std::vector<torch::Tensor> kept() const { return both(fc1.kept(), fc2.kept()); }
+  template <class T>
+  static std::vector<T> both(std::vector<T> a, const std::vector<T>& b) {
+    a.insert(a.end(), b.begin(), b.end());
+    return a;
+  }
+};
+
 struct FrozenMlp : torch::autograd::Function<FrozenMlp> {
   static torch::Tensor forward(torch::autograd::AutogradContext* ctx, const torch::Tensor& x,
-                               const Weights& w, const torch::Tensor& fc2_bias, double recompute) {
+                               const Weights& w, const torch::Tensor& fc2_bias, double recompute,
+                               const at::TensorList& fc1_pairs,
+                               const std::vector<int64_t>& fc1_firsts,
+                               const at::TensorList& fc2_pairs,
+                               const std::vector<int64_t>& fc2_firsts) {
+    Beside beside{{fc1_pairs, fc1_firsts}, {fc2_pairs, fc2_firsts}};
+    const bool keeps = x.requires_grad() || beside.fc1.train() || beside.fc2.train();
     NormMemory memory;
     const torch::Tensor normed = normalised(x, w.norm, w.type(), &memory);
-    torch::autograd::variable_list saved{memory.rows, memory.scales, w.norm.weight, w.norm.bias,
-                                         w.fc1,       w.fc1_bias,    w.fc2};
+    torch::autograd::variable_list befores;
     const torch::Tensor out = x + fc2_bias;
     const auto again = static_cast<int64_t>(recompute * static_cast<double>(w.fc1.size(0)));
-    w.for_parts([&](const Weights& part, int64_t end) {
+    w.for_parts(beside.any(), [&](const Weights& part, int64_t end) {
       const torch::Tensor before = part.before_gelu(normed);
-      if (x.requires_grad()) saved.push_back(end <= again ? torch::Tensor() : before);
-      add_product(out.flatten(0, -2), gelu_of(before), part.fc2.t());
+      beside.fc1.add(before, normed);
+      if (keeps) befores.push_back(end <= again ? torch::Tensor() : before);
+      const torch::Tensor hidden = gelu_of(before);
+      add_product(out.flatten(0, -2), hidden, part.fc2.t());
+      beside.fc2.add(out.flatten(0, -2), hidden);
     });
-    ctx->save_for_backward(saved);
+    const torch::autograd::variable_list fixed{
+        memory.rows, memory.scales, w.norm.weight, w.norm.bias, w.fc1, w.fc1_bias, w.fc2};
+    ctx->save_for_backward(Beside::both(Beside::both(fixed, befores), beside.kept()));
     ctx->saved_data["eps"] = w.norm.eps;
+    ctx->saved_data["parts"] = static_cast<int64_t>(befores.size());
+    ctx->saved_data["fc1"] = fc1_firsts;
+    ctx->saved_data["fc2"] = fc2_firsts;
     return out;
   }
 
@@ -66,27 +92,52 @@ struct FrozenMlp : torch::autograd::Function<FrozenMlp> {
     const Weights w{
         {saved[2], saved[3], ctx->saved_data["eps"].toDouble()}, saved[4], saved[5], saved[6]};
     auto kept = saved.begin() + 7;
-    const torch::Tensor normed =
-        kept->defined() ? torch::Tensor() : normalised(memory, w.norm, w.type());
+    Beside beside = beside_of(ctx, saved);
+    torch::Tensor normed;
+    const auto normed_again = [&] {
+      if (!normed.defined()) normed = normalised(memory, w.norm, w.type());
+      return normed;
+    };
     const torch::Tensor grad = grads[0].contiguous();
     const torch::Tensor rows = grad.flatten(0, -2).to(w.type());
     torch::Tensor slope;  // of the norm's output
-    w.for_parts([&](const Weights& part, int64_t) {
+    torch::autograd::variable_list d_fc1, d_fc2;
+    w.for_parts(beside.any(), [&](const Weights& part, int64_t) {
       torch::Tensor before = *kept++;
       if (!before.defined()) {
         const UncountedMacs again;
-        before = part.before_gelu(normed);
+        before = part.before_gelu(normed_again());
+        LowRankProducts(beside.fc1).add(before, normed_again());
       }
       torch::Tensor inner = product(rows, part.fc2, w.type());
+      d_fc2 = beside.fc2.gradients(rows, inner, [&] { return gelu_of(before); });
       to_gelu_gradient(before, inner);
       if (slope.defined()) {
         add_product(slope, inner, part.fc1);
       } else {
         slope = product(inner, part.fc1, grad.scalar_type());
       }
+      d_fc1 = beside.fc1.gradients(inner, slope, normed_again);
     });
     const torch::Tensor dx = norm_gradient(slope, memory, w.norm, grad);
-    return {dx.view_as(grad), {}, {}, {}};
+    torch::autograd::variable_list all{dx.view_as(grad), {}, {}, {}};
+    all.insert(all.end(), d_fc1.begin(), d_fc1.end());
+    all.emplace_back();
+    all.insert(all.end(), d_fc2.begin(), d_fc2.end());
+    all.emplace_back();
+    return all;
+  }
+
+ private:
+  static Beside beside_of(torch::autograd::AutogradContext* ctx,
+                          const torch::autograd::variable_list& saved) {
+    const auto fc1 = ctx->saved_data["fc1"].toIntVector(),
+               fc2 = ctx->saved_data["fc2"].toIntVector();
+    const size_t each = static_cast<size_t>(LowRankProducts::kTensors) + 1;  // and what add() made
+    const auto first = 7 + static_cast<size_t>(ctx->saved_data["parts"].toInt());
+    const at::TensorList all(saved);
+    return {{all.slice(first, each * fc1.size()), fc1},
+            {all.slice(first + each * fc1.size()), fc2}};
   }
 };
 
@@ -105,10 +156,16 @@ MlpImpl::MlpImpl(int64_t dim, int64_t hidden) {
 }
 
 torch::Tensor residual_mlp(const torch::Tensor& x, torch::nn::LayerNorm& norm, Mlp& mlp,
-                           double recompute) {
-  if (trains(*norm) || trains(*mlp)) return op_by_op(x, norm, mlp);
+                           double recompute, const LowRankPairs& fc1, const LowRankPairs& fc2) {
+  if (trains(*norm) || trains(*mlp)) {
+    TORCH_CHECK(fc1.empty() && fc2.empty(), "pairs stand beside an MLP that is frozen");
+    return op_by_op(x, norm, mlp);
+  }
   const Weights weights{numbers_of(norm), mlp->fc1->weight, mlp->fc1->bias, mlp->fc2->weight};
-  return FrozenMlp::apply(x.contiguous(), weights, mlp->fc2->bias, recompute);
+  const LowRankProducts one(fc1), two(fc2);
+  return FrozenMlp::apply(x.contiguous(), weights, mlp->fc2->bias, recompute,
+                          at::TensorList(one.tensors()), one.firsts(),
+                          at::TensorList(two.tensors()), two.firsts());
 }
 
 }  // namespace rep

@@ -67,14 +67,15 @@ void run(const torch::Tensor& out, const torch::Tensor& a, const torch::Tensor& 
          const torch::Tensor& bias, bool add) {
   // Making a primitive takes longer than a small product: each thread keeps those it has made, one
   // a shape. A run has a few hundred.
-  using Key = std::array<int64_t, 12>;
+  using Key = std::array<int64_t, 13>;
   thread_local std::map<Key, Matmul> made;
   thread_local dnnl::stream stream(engine());
   const auto type = [](const torch::Tensor& t) {
     return t.defined() ? static_cast<int64_t>(t.scalar_type()) : -1;
   };
-  const Key key{a.size(0),   a.size(1), b.size(1), a.stride(0), a.stride(1), b.stride(0),
-                b.stride(1), type(a),   type(out), type(bias),  add,         at::get_num_threads()};
+  const Key key{a.size(0),    a.size(1), b.size(1), a.stride(0), a.stride(1), b.stride(0),
+                b.stride(1),  type(a),   type(out), type(bias),  add,         at::get_num_threads(),
+                out.stride(0)};
   auto found = made.find(key);
   if (found == made.end()) {
     if (made.size() >= 4096) made.clear();

@@ -15,7 +15,7 @@ namespace rep {
 torch::Tensor product(const torch::Tensor& a, const torch::Tensor& b, torch::ScalarType type,
                       const torch::Tensor& bias = {});
 
-/// sum [M, N] += a b, in place; sum contiguous, in fp32.
+/// sum [M, N] += a b, in place; sum's rows contiguous, in fp32.
 void add_product(const torch::Tensor& sum, const torch::Tensor& a, const torch::Tensor& b);
 
 }  // namespace rep

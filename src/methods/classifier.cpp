@@ -19,6 +19,10 @@ void Classifier::reset() {
   if (init_ == Init::kNormal) {
     weight_.copy_(torch::randn(weight_.sizes()) * 0.02);
     bias_.zero_();
+  } else if (init_ == Init::kKaiming) {
+    const double bound = std::sqrt(3 / static_cast<double>(weight_.size(1)));
+    weight_.copy_((torch::rand(weight_.sizes()) * 2 - 1) * bound);
+    bias_.zero_();
   } else {
     const double bound = 1 / std::sqrt(static_cast<double>(weight_.size(1)));
     weight_.copy_((torch::rand(weight_.sizes()) * 2 - 1) * bound);

@@ -17,8 +17,8 @@ namespace rep {
 class Classifier {
  public:
   /// kNormal: N(0, 0.02) weights, zero bias (timm). kUniform: both U(+-1/sqrt(D))
-  /// (torch.nn.Linear).
-  enum class Init { kNormal, kUniform };
+  /// (torch.nn.Linear). kKaiming: weights U(+-sqrt(3/D)), zero bias.
+  enum class Init { kNormal, kUniform, kKaiming };
   Classifier(int64_t dim, int64_t num_classes, const torch::Device& device,
              Init init = Init::kNormal);
 

@@ -18,14 +18,18 @@ LabelledFeatures features_of(const TaskImages& images, const std::vector<Sample>
   return {torch::cat(features), torch::cat(labels)};
 }
 
-FrozenFeatures::FrozenFeatures(const MethodContext& context)
-    : backbone_(context.backbone), efficiency_(context.efficiency) {
-  const auto parameters = backbone_->parameters();
+void require_frozen(const MethodContext& context) {
+  const auto parameters = context.backbone->parameters();
   if (std::any_of(parameters.begin(), parameters.end(),
                   [](const torch::Tensor& p) { return p.requires_grad(); })) {
     throw Error("backbone.trainable: " + context.options.name +
                 " keeps the backbone frozen; set it to none");
   }
+}
+
+FrozenFeatures::FrozenFeatures(const MethodContext& context)
+    : backbone_(context.backbone), efficiency_(context.efficiency) {
+  require_frozen(context);
   backbone_->eval();
 }
 

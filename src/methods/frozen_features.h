@@ -20,6 +20,9 @@ struct LabelledFeatures {
 LabelledFeatures features_of(const TaskImages& images, const std::vector<Sample>& samples,
                              const std::function<torch::Tensor(const Batch&)>& feature);
 
+/// Throws Error when backbone.trainable asks for a backbone that learns.
+void require_frozen(const MethodContext& context);
+
 /// The features that methods without gradient steps build their statistics on. Training and test
 /// images take the same pass: when tokens are merged at test, they are merged for the statistics
 /// too.

@@ -4,9 +4,7 @@
 // of a class's features is its prototype, and an image gets the class whose prototype has the
 // largest cosine with it. Nothing is trained, so nothing is forgotten: what any method that trains
 // must improve on. Differs from SimpleCIL's code in nothing but the images' preparation.
-
-#include <limits>
-
+#include "methods/class_means.h"
 #include "methods/frozen_features.h"
 #include "methods/method.h"
 #include "tensor/torch.h"
@@ -25,41 +23,26 @@ class Ncm final : public Method {
   Ncm(const MethodContext& context, const NcmOptions&)
       : features_(context),
         images_(context.images),
-        means_(torch::zeros({context.num_classes, features_.dim()}, context.device)),
-        counts_(torch::zeros({context.num_classes}, context.device)) {}
+        means_(context.num_classes, features_.dim(), context.device) {}
 
   std::vector<torch::Tensor> parameters() override { return {}; }
   bool can_share_batches() const override { return true; }
   torch::Tensor loss(const Batch&) override { return torch::zeros({}); }
-
   void end_task(const Task& task) override {
-    torch::NoGradGuard no_grad;
-    torch::Tensor sums = torch::zeros_like(means_, torch::kDouble);
-    images_.each_batch(task.train, [&](const Batch& batch) {
-      sums.index_add_(0, batch.labels, features_.fixed(batch).to(torch::kDouble));
-      counts_.index_add_(0, batch.labels, torch::ones_like(batch.labels, counts_.options()));
+    means_.fit(task, [&](const ClassMeans::Take& take) {
+      images_.each_batch(task.train,
+                         [&](const Batch& batch) { take(features_.fixed(batch), batch.labels); });
     });
-    const int64_t first = task.first_label, size = task.last_label() - first;
-    means_.narrow(0, first, size)
-        .copy_(sums.narrow(0, first, size) /
-               counts_.narrow(0, first, size).clamp_min(1).unsqueeze(1));
   }
-
   torch::Tensor predict(const Batch& batch) override {
-    const auto unit = [](const torch::Tensor& x) { return torch::nn::functional::normalize(x); };
-    return torch::mm(unit(features_.test(batch)), unit(means_).t())
-        .masked_fill(counts_.eq(0), -std::numeric_limits<float>::infinity());
+    return means_.logits(features_.test(batch));
   }
-
-  void state(State& s) override {
-    s("mean", means_);
-    s("count", counts_);
-  }
+  void state(State& s) override { means_.state(s); }
 
  private:
   FrozenFeatures features_;
   const TaskImages& images_;
-  torch::Tensor means_, counts_;  // [C, D], [C]
+  ClassMeans means_;
 };
 
 const Registered<MethodKind> kNcm{

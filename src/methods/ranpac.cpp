@@ -3,9 +3,10 @@
 // The idea in three lines: the first task adapts the ViT through small adapters, then everything is
 // frozen; features go through a wide random layer with ReLU; a ridge regression on them needs
 // nothing but two sums over all images, so earlier tasks weigh as much as later ones. Differs from
-// the published code: no dropout inside the adapters; double precision where it solves; ridge
-// strengths compared on one eigendecomposition; 2,000 random features by default, since state grows
-// with the square of their number and each task's solution with its cube (published: 10,000).
+// the published code: no dropout inside the adapters unless asked for; double precision where it
+// solves; ridge strengths compared on one eigendecomposition; 2,000 random features by default,
+// since state grows with the square of their number and each task's solution with its cube
+// (published: 10,000).
 #include "methods/ranpac.h"
 
 #include <algorithm>
@@ -16,6 +17,7 @@
 #include <tuple>
 
 #include "methods/classifier.h"
+#include "methods/cosine_head.h"
 #include "methods/frozen_features.h"
 #include "methods/method.h"
 #include "tensor/device.h"
@@ -122,14 +124,16 @@ namespace {
 struct RanpacOptions {
   int64_t projection = 2000;           // M, random features; 0: the backbone's own
   std::string first_task = "adapter";  // what adapts the ViT: adapter | none
-  int64_t bottleneck = 64;             // of an adapter
+  int64_t bottleneck = 64;             // of an adapter (nn/adapter.h)
   double adapter_scale = 0.1;
+  double adapter_dropout = 0;  // of its hidden units; published: 0.1
   template <class Visitor>
   void fields(Visitor&& visit) {
     visit("projection", projection, between(0, 100000));
     visit("first_task", first_task, one_of({"none", "adapter"}));
     visit("bottleneck", bottleneck, at_least(1));
     visit("adapter_scale", adapter_scale, above(0));
+    visit("adapter_dropout", adapter_dropout, between(0, 0.99));
   }
 };
 
@@ -156,20 +160,11 @@ class Ranpac final : public Method {
           "method: first_task adapter needs a vision transformer; name one as backbone, or set "
           "first_task: none");
     }
-    const double bound = 1 / std::sqrt(static_cast<double>(D));  // torch.nn.Linear's
-    const auto uniform = [&](at::IntArrayRef shape) {
-      return ((torch::rand(shape) * 2 - 1) * bound).to(context.device).set_requires_grad(true);
-    };
-    const auto zeros = [&](at::IntArrayRef shape) {
-      return torch::zeros(shape, context.device).set_requires_grad(true);
-    };
-    for (int64_t i = 0; i < backbone_->depth(); ++i) {
-      // The way up starts at zero, so that at first an adapter changes nothing.
-      adapters_.push_back({uniform({options.bottleneck, D}), zeros({options.bottleneck}),
-                           zeros({D, options.bottleneck}), zeros({D}), options.adapter_scale});
-    }
-    head_ = uniform({context.num_classes, D});
-    scale_ = torch::ones({}, context.device).set_requires_grad(true);
+    adapters_ = AdapterSet(backbone_->depth(), D,
+                           {options.bottleneck, options.adapter_scale, options.adapter_dropout,
+                            /*in_series=*/false},
+                           context.device);
+    head_ = CosineHead(D, context.num_classes, context.device);
   }
 
   void begin_task(const Task& task) override {
@@ -179,10 +174,8 @@ class Ranpac final : public Method {
 
   std::vector<torch::Tensor> parameters() override {
     if (!adapting_) return {};
-    std::vector<torch::Tensor> parameters{head_, scale_};
-    for (const Adapter& a : adapters_) {
-      parameters.insert(parameters.end(), {a.down_weight, a.down_bias, a.up_weight, a.up_bias});
-    }
+    std::vector<torch::Tensor> parameters = head_.parameters();
+    for (const auto& parameter : adapters_.parameters()) parameters.push_back(parameter);
     return parameters;
   }
 
@@ -195,18 +188,16 @@ class Ranpac final : public Method {
 
   torch::Tensor loss(const Batch& batch) override {
     ForwardPlan plan = efficiency_.train_plan();
-    plan.adapters = adapters_;
-    const auto unit = [](const torch::Tensor& x) { return torch::nn::functional::normalize(x); };
-    const torch::Tensor cosines =
-        torch::mm(unit(backbone_->features(batch.images, plan)), unit(head_).t());
-    return Classifier::loss(scale_ * cosines, batch.labels, trained_.first, trained_.last);
+    plan.adapters = adapters_.for_training();
+    const torch::Tensor logits = head_.logits(backbone_->features(batch.images, plan));
+    return Classifier::loss(logits, batch.labels, trained_.first, trained_.last);
   }
 
   void end_task(const Task& task) override {
     torch::NoGradGuard no_grad;
     adapting_ = false;
     const LabelledFeatures all = features_of(images_, task.train, [&](const Batch& batch) {
-      return project(features_.fixed(batch, adapters_));
+      return project(features_.fixed(batch, adapters_.for_testing()));
     });
     if (!all.features.defined()) return;
     choose_lambda(all);
@@ -215,24 +206,16 @@ class Ranpac final : public Method {
   }
 
   torch::Tensor predict(const Batch& batch) override {
-    return ridge_.logits(project(features_.test(batch, adapters_)));
+    return ridge_.logits(project(features_.test(batch, adapters_.for_testing())));
   }
 
   void state(State& s) override {
     s("adapting", adapting_);
     s("lambda", lambda_);
     ridge_.state(s);
-    for (size_t i = 0; i < adapters_.size(); ++i) {
-      s.scope("adapter." + std::to_string(i), [&](State& inner) {
-        inner("down.weight", adapters_[i].down_weight);
-        inner("down.bias", adapters_[i].down_bias);
-        inner("up.weight", adapters_[i].up_weight);
-        inner("up.bias", adapters_[i].up_bias);
-      });
-    }
+    adapters_.state(s);
     if (!adapting_) return;  // the first task's head has done its work
-    s("head", head_);
-    s("scale", scale_);
+    head_.state(s);
     trained_.state(s);
   }
 
@@ -264,9 +247,9 @@ class Ranpac final : public Method {
   const TaskImages& images_;
   int64_t num_classes_;
   RidgeClassifier ridge_;
-  torch::Tensor projection_;       // W [D, M]; undefined without
-  std::vector<Adapter> adapters_;  // one a block, or none
-  torch::Tensor head_, scale_;     // of the first task: [C, D], scalar
+  torch::Tensor projection_;  // W [D, M]; undefined without
+  AdapterSet adapters_;       // or none
+  CosineHead head_;           // of the first task
   ClassRange trained_;
   bool adapting_ = false;  // in the first task, before its end
   double lambda_ = 1;

@@ -11,17 +11,11 @@
 #include "core/json.h"
 #include "core/registry.h"
 #include "kernels/attention.h"
+#include "nn/adapter.h"
+#include "nn/lora.h"
 #include "tensor/torch.h"
 
 namespace rep {
-
-/// A bottleneck beside a block's MLP: x + mlp(norm2(x)) + scale up(relu(down(x))) (AdaptFormer,
-/// Chen et al. 2205.13535).
-struct Adapter {
-  torch::Tensor down_weight, down_bias;  // [r, D], [r]
-  torch::Tensor up_weight, up_bias;      // [D, r], [D]
-  double scale = 0.1;
-};
 
 /// Everything that may differ between two passes of one frozen ViT.
 struct ForwardPlan {
@@ -32,6 +26,9 @@ struct ForwardPlan {
   /// that run, in their order, where `prefixes` has none.
   std::function<torch::Tensor(const torch::Tensor& x, int64_t block)> make_prefix;
   std::vector<Adapter> adapters;        // per block; empty: none
+  std::vector<BlockBranches> branches;  // per block: LoRA's; empty: none
+  /// Is shown norm1(x) [B N, D], fp32, of the blocks that run, in their order (statistics).
+  std::function<void(const torch::Tensor& normed, int64_t block)> observe;
   std::vector<int64_t> merge;           // per block, image tokens merged away between attention and
                                         // MLP; [CLS] and prompts never are; empty: none
   std::vector<bool> skip;               // per block: identity; empty: none

@@ -19,8 +19,8 @@ bool can_be_recorded(const ForwardPlan& plan) {
   const auto any = [](const std::vector<bool>& blocks) {
     return std::find(blocks.begin(), blocks.end(), true) != blocks.end();
   };
-  return !plan.make_prefix && plan.adapters.empty() && !any(plan.skip) && !any(plan.detach) &&
-         plan.scale.empty();
+  return !plan.make_prefix && plan.adapters.empty() && plan.branches.empty() && !plan.observe &&
+         !any(plan.skip) && !any(plan.detach) && plan.scale.empty();
 }
 
 // The plan's tensors that come from outside: prompts and prefixes.

@@ -13,11 +13,14 @@ torch::Tensor reference_linear(const torch::Tensor& x, const torch::Tensor& weig
   return torch::linear(x.to(type), weight, bias.to(type)).to(x.scalar_type());
 }
 
+// Pairs are part of the weight.
 torch::Tensor reference_normed_linear(const torch::Tensor& x, const torch::nn::LayerNorm& norm,
-                                      const torch::nn::Linear& linear) {
+                                      const torch::nn::Linear& linear, const LowRankPairs& pairs,
+                                      const torch::Tensor& other) {
   const torch::Tensor normed = torch::layer_norm(x, norm->options.normalized_shape(), norm->weight,
                                                  norm->bias, norm->options.eps());
-  return reference_linear(normed, linear->weight, linear->bias);
+  return reference_linear(normed, folded(other.defined() ? other : linear->weight, pairs),
+                          folded_bias(linear->bias, pairs));
 }
 
 // softmax(q k^T / sqrt(d) + log sizes) v, head by head
@@ -44,9 +47,10 @@ torch::Tensor reference_attention(const torch::Tensor& qkv, int64_t heads,
 
 // x + fc2(gelu(fc1(norm(x)))); everything is kept
 torch::Tensor reference_residual_mlp(const torch::Tensor& x, torch::nn::LayerNorm& norm, Mlp& mlp,
-                                     double /*recompute*/) {
-  const torch::Tensor hidden = reference_normed_linear(x, norm, mlp->fc1);
-  return x + reference_linear(torch::gelu(hidden), mlp->fc2->weight, mlp->fc2->bias);
+                                     double /*recompute*/, const LowRankPairs& fc1,
+                                     const LowRankPairs& fc2) {
+  const torch::Tensor hidden = reference_normed_linear(x, norm, mlp->fc1, fc1, {});
+  return x + reference_linear(torch::gelu(hidden), folded(mlp->fc2->weight, fc2), mlp->fc2->bias);
 }
 
 }  // namespace

@@ -21,9 +21,10 @@ torch::nn::LayerNorm make_norm(const VitOptions& options) {
 
 // W (n w + b) + c = (W diag(w)) n + (W b + c): the layer takes over the norm's numbers, which then
 // has none.
-void fold(BlockImpl& block, const char* name, torch::nn::LayerNorm& norm,
+void fold(BlockImpl& block, const char* name, torch::nn::LayerNorm& norm, Norm& numbers,
           torch::nn::Linear& linear) {
   if (!norm->weight.defined() || norm->weight.requires_grad()) return;
+  numbers = numbers_of(norm);
   const torch::NoGradGuard no_grad;
   linear->bias += torch::mv(linear->weight, norm->bias);
   linear->weight *= norm->weight;
@@ -46,11 +47,6 @@ void merge(TokenStream& stream, const torch::Tensor& metric, int64_t r, bool siz
                                   : torch::ones(metric.sizes().slice(0, 2), stream.x.options());
   stream.x = merge_mean(stream.x, size_weighted ? sizes : torch::ones_like(sizes), matching);
   stream.sizes = merge_sizes(sizes, matching);
-}
-
-torch::Tensor adapted(const torch::Tensor& x, const Adapter& adapter) {
-  const torch::Tensor inner = torch::relu(torch::linear(x, adapter.down_weight, adapter.down_bias));
-  return adapter.scale * torch::linear(inner, adapter.up_weight, adapter.up_bias);
 }
 
 // `value`, which was computed without a gradient, with that of x.
@@ -124,8 +120,10 @@ AttentionImpl::AttentionImpl(int64_t dim, int64_t heads_) : heads(heads_) {
 
 torch::Tensor AttentionImpl::forward(const torch::Tensor& x, torch::nn::LayerNorm& norm,
                                      const torch::Tensor& prefix, const torch::Tensor& log_sizes,
-                                     TokenRange queries, torch::Tensor* metric) {
-  const torch::Tensor projected = operations->project_normed(x, norm, qkv);
+                                     TokenRange queries, torch::Tensor* metric,
+                                     const BlockBranches& branches) {
+  const torch::Tensor projected =
+      operations->project_normed(x, norm, qkv, branches.qkv, branches.qkv_weight);
   if (metric) {
     const torch::Tensor keys = projected.detach().unflatten(-1, {3, heads, -1}).select(2, 1);
     *metric = keys.mean(2, /*keepdim=*/false, c10::promoteTypes(keys.scalar_type(), torch::kFloat));
@@ -149,13 +147,18 @@ void BlockImpl::forward(TokenStream& stream, const ForwardPlan& plan, int64_t in
   if (!prefix.defined() && plan.make_prefix) prefix = plan.make_prefix(stream.x, index);
   const torch::Tensor log_sizes =
       plan.proportional_attention && stream.sizes.defined() ? stream.sizes.log() : torch::Tensor();
+  if (plan.observe) plan.observe(attention_input(stream.x), index);
+  BlockBranches branches = plan.branches.empty() ? BlockBranches{} : plan.branches[block];
+  branches.qkv = after_folded_norm(branches.qkv, folded1);
+  branches.fc1 = after_folded_norm(branches.fc1, folded2);
   const bool detached = plan.detaches(index);
   const double scale = plan.scale_of(index);
   const auto input = [&] { return detached ? stream.x.detach() : stream.x; };  // of a branch
   torch::Tensor metric, mixed;
   {
     const torch::AutoGradMode branch(torch::GradMode::is_enabled() && !detached);
-    mixed = attn->forward(input(), norm1, prefix, log_sizes, outputs, r > 0 ? &metric : nullptr);
+    mixed = attn->forward(input(), norm1, prefix, log_sizes, outputs, r > 0 ? &metric : nullptr,
+                          branches);
   }
   stream.x = torch::add(only(outputs, stream.x), mixed, scale);
   if (r > 0) merge(stream, metric, r, plan.size_weighted);
@@ -163,11 +166,16 @@ void BlockImpl::forward(TokenStream& stream, const ForwardPlan& plan, int64_t in
   {
     const torch::AutoGradMode branch(torch::GradMode::is_enabled() && !detached);
     const torch::Tensor x = input();
-    stream.x = operations->residual_mlp(x, norm2, mlp, recompute);
-    if (!plan.adapters.empty()) stream.x = stream.x + adapted(x, plan.adapters[block]);
+    stream.x = operations->residual_mlp(x, norm2, mlp, recompute, branches.fc1, branches.fc2);
+    if (!plan.adapters.empty()) stream.x = add_adapter(plan.adapters[block], x, stream.x);
   }
   if (scale != 1) stream.x = torch::lerp(before, stream.x, scale);
   if (detached && before.requires_grad()) stream.x = AroundFunction::apply(before, stream.x);
+}
+
+torch::Tensor BlockImpl::attention_input(const torch::Tensor& x) const {
+  const torch::Tensor normed = normalised(x, numbers_of(norm1), torch::kFloat);
+  return folded1.weight.defined() ? normed * folded1.weight + folded1.bias : normed;
 }
 
 VisionTransformerImpl::VisionTransformerImpl(const VitOptions& options_) : options(options_) {
@@ -248,8 +256,8 @@ void VisionTransformerImpl::recompute_mlps(double share) {
 
 void VisionTransformerImpl::multiply_in_bf16() {
   for (auto& block : blocks) {
-    fold(*block, "norm1", block->norm1, block->attn->qkv);
-    fold(*block, "norm2", block->norm2, block->mlp->fc1);
+    fold(*block, "norm1", block->norm1, block->folded1, block->attn->qkv);
+    fold(*block, "norm2", block->norm2, block->folded2, block->mlp->fc1);
     for (auto& linear : {block->attn->qkv, block->attn->proj, block->mlp->fc1, block->mlp->fc2}) {
       TORCH_CHECK(!linear->weight.requires_grad(), "weights that train stay in fp32");
       linear->weight.set_data(linear->weight.to(torch::kBFloat16));

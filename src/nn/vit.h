@@ -62,7 +62,8 @@ struct AttentionImpl : torch::nn::Module {
   /// averaged over heads [B, N, D/H], prefix keys excluded.
   torch::Tensor forward(const torch::Tensor& x, torch::nn::LayerNorm& norm,
                         const torch::Tensor& prefix, const torch::Tensor& log_sizes,
-                        TokenRange queries, torch::Tensor* metric);
+                        TokenRange queries, torch::Tensor* metric,
+                        const BlockBranches& branches = {});
   const VitOperations* operations = &kFusedOperations;
   int64_t heads;
   torch::nn::Linear qkv{nullptr}, proj{nullptr};
@@ -86,8 +87,12 @@ struct BlockImpl : torch::nn::Module {
   const VitOperations* operations = &kFusedOperations;
   double recompute = 0;  // share of a frozen MLP: made again for the backward pass, and not kept
   torch::nn::LayerNorm norm1{nullptr}, norm2{nullptr};
+  Norm folded1, folded2;  // what of them was folded into the layers behind them
   Attention attn{nullptr};
   Mlp mlp{nullptr};
+
+ private:
+  torch::Tensor attention_input(const torch::Tensor& x) const;
 };
 TORCH_MODULE(Block);
 

@@ -51,7 +51,6 @@ class Rehearsal {
 
   Forecast run() {
     for (const Task& task : tasks()) rehearse_task(task);
-    forecast_.parameters = learner().parameters();
     checkpoint();
     test();
     for (const Task& task : tasks()) book_steps(task.index);
@@ -86,6 +85,7 @@ class Rehearsal {
     });
     const TaskImages::Spent before = learner().images->unvisited();
     Amount around = measure([&] { method.begin_task(task); });
+    forecast_.parameters = learner().parameters();
     const int64_t begun = learner().images->unvisited().bytes - before.bytes;
     images_.push_back(training_images(task));
     steps_.push_back(steps_of_task(train_config(), images_.back()));
