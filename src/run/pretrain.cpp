@@ -41,10 +41,6 @@ Json pretraining_identity(const Config& config) {
   return json;
 }
 
-bool ends_with(const std::string& text, const std::string& end) {
-  return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
-}
-
 void refuse_what_means_nothing(const Config& config, const std::string& path) {
   const auto refuse = [&](const std::string& key, const std::string& reason) {
     throw Error(path + ": " + key + " is not used in pre-training, " + reason + "; remove it");
@@ -101,7 +97,7 @@ FileLock lock_pretraining(const std::string& path, Progress* waiting) {
 }
 
 Pretrained pretrain(const Config& config, const std::string& path, Progress& progress) {
-  if (!ends_with(path, kSuffix)) {
+  if (std::filesystem::path(path).extension() != kSuffix) {
     throw Error(path + ": weights are written as safetensors; let the name end in " + kSuffix);
   }
   const std::string folder = std::filesystem::path(path).parent_path().string();
