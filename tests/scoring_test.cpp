@@ -36,8 +36,11 @@ Config small(const std::string& classes, const std::string& method = "l2p") {
       "dataset: {name: synthetic, classes: 4, train_per_class: 2, test_per_class: 2}\n"
       "stream: {tasks: 2}\n"
       "backbone: {name: vit_nano, weights: random}\n"
-      "method: {name: " + method + "}\n"
-      "eval: {batch_size: 3, classes: " + classes + "}\n",
+      "method: {name: " +
+          method +
+          "}\n"
+          "eval: {batch_size: 3, classes: " +
+          classes + "}\n",
       "test");
   resolve_sections(config);
   return config;

@@ -53,14 +53,6 @@ double matmul_rate(const torch::Device& device, torch::ScalarType type, int64_t 
          *std::min_element(seconds.begin(), seconds.end());
 }
 
-void compute_by_reference(Learner& learner) {
-  auto* const vit = dynamic_cast<VisionTransformerImpl*>(learner.backbone.get());
-  if (vit) vit->compute_with(kReferenceOperations);
-  if (!learner.query_backbone.is_empty()) {
-    learner.query_backbone->compute_with(kReferenceOperations);
-  }
-}
-
 // What happens in the steps, phase by phase, and between them.
 struct Timing {
   std::vector<double> steps, units;
@@ -164,7 +156,10 @@ Json bench(const Config& asked, int64_t steps, int64_t warmup, bool reference) {
   Session session = open_session(config);
   Learner& learner = session.learner;
   const torch::Device device = learner.device;
-  if (reference) compute_by_reference(learner);
+  if (reference) {  // which gave the backbone a query model of its kind: both are ViTs
+    learner.query_backbone->compute_with(kReferenceOperations);
+    dynamic_cast<VisionTransformerImpl&>(*learner.backbone).compute_with(kReferenceOperations);
+  }
 
   const int64_t size = learner.backbone->image_size();
   const torch::Tensor images = torch::rand({config.train.batch_size, 3, size, size}, device);

@@ -117,12 +117,9 @@ AccuracyRows test_all_seen(Session& session, const Task& task, const Observers& 
 
 Result run_experiment(const Config& config, const RunOptions& options, Progress& progress) {
   MemoryLimit limit(config);
-  if (const auto device = choose_device(config.device); device.is_cuda()) {
-    meter_cuda_device(device.index());
-  }
   // What there is to learn, in what order, and who learns it.
   Session session =
-      open_session(config, {options.world->writes() ? options.output : "", options.world});
+      open_session(config, options.world->writes() ? options.output : "", options.world);
   Learner& learner = session.learner;
   for (const auto& [name, input] : learner.inputs.items()) {
     if (input.contains("warning")) progress.warn(name + ": " + input["warning"].get<std::string>());

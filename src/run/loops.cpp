@@ -180,6 +180,12 @@ class TaskTraining {
   int64_t steps_ = 0, per_epoch_ = 0;
 };
 
+// How many rows of logits [B, C] have their highest among the classes [first, last) at their label.
+torch::Tensor count_correct(const torch::Tensor& logits, const torch::Tensor& labels, int64_t first,
+                            int64_t last) {
+  return logits.narrow(1, first, last - first).argmax(1).add(first).eq(labels).sum();
+}
+
 void stop_if_told() {
   if (interrupted()) throw Interrupted("stopped while testing; the task's training is saved");
 }
@@ -195,11 +201,6 @@ int64_t steps_of_task(const TrainConfig& config, int64_t images) {
 void train_task(Session& session, const Task& task, Position& position,
                 const Observers& observers) {
   TaskTraining(session, task, position, observers).run();
-}
-
-torch::Tensor count_correct(const torch::Tensor& logits, const torch::Tensor& labels, int64_t first,
-                            int64_t last) {
-  return logits.narrow(1, first, last - first).argmax(1).add(first).eq(labels).sum();
 }
 
 Correct evaluate(Session& session, const Task& task, int64_t seen, const Observers& observers) {

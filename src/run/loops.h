@@ -42,10 +42,6 @@ void train_task(Session& session, const Task& task, Position& position,
 struct Correct {
   int64_t class_incremental = 0, task_incremental = 0, images = 0;
 };
-/// How many rows of logits [B, C] have their highest at their label: among the classes
-/// [first, last), int64 [] on the logits' device.
-torch::Tensor count_correct(const torch::Tensor& logits, const torch::Tensor& labels, int64_t first,
-                            int64_t last);
 Correct evaluate(Session& session, const Task& task, int64_t seen, const Observers& observers = {});
 
 }  // namespace rep

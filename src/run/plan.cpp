@@ -45,9 +45,8 @@ void stand_in_for_pretraining(Config& config, std::vector<std::string>& notes) {
 
 void stand_in_for_images(Config& config, std::vector<std::string>& notes) {
   try {
-    for (const Split split : {Split::kTrain, Split::kTest}) {
-      open_dataset(config.dataset, split, config.seed);
-    }
+    open_dataset(config.dataset, Split::kTrain, config.seed);
+    open_dataset(config.dataset, Split::kTest, config.seed);
   } catch (const Error& error) {
     const DatasetKind& kind = Registry<DatasetKind>::get().at(config.dataset.name).value;
     if (!kind.stand_in) {

@@ -38,10 +38,6 @@ Json identity(const Config& config) {
   return identity;
 }
 
-bool ends_with(const std::string& text, const std::string& end) {
-  return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
-}
-
 void refuse_what_means_nothing(const Config& config, const std::string& path) {
   const auto refuse = [&](const std::string& key, const std::string& reason) {
     throw Error(path + ": " + key + " means nothing to pretraining, " + reason + "; take it away");
@@ -82,7 +78,7 @@ std::string pretrained_path(const Config& pretraining, const std::string& folder
 }
 
 Pretrained pretrain(const Config& config, const std::string& path, Progress& progress) {
-  if (!ends_with(path, kSuffix)) {
+  if (std::filesystem::path(path).extension() != kSuffix) {
     throw Error(path + ": weights are written as safetensors; let the name end in " + kSuffix);
   }
   const std::string folder = std::filesystem::path(path).parent_path().string();

@@ -1,7 +1,6 @@
 #include "run/rehearsal.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <functional>
 #include <map>
@@ -10,7 +9,6 @@
 #include <vector>
 
 #include "data/loader.h"
-#include "data/stream.h"
 #include "run/loops.h"
 #include "run/session.h"
 #include "run/step_costs.h"
@@ -341,8 +339,6 @@ class Rehearsal {
 };
 
 }  // namespace
-
-int64_t Forecast::Peaks::highest() const { return std::max({train, task_end, test, checkpoint}); }
 
 Forecast rehearse(const Config& config, int64_t steps, bool memory_only) {
   return Rehearsal(config, steps, memory_only).run();

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -15,7 +16,7 @@ struct Forecast {
   /// at its end, in a test, while a checkpoint is written.
   struct Peaks {
     int64_t train = 0, task_end = 0, test = 0, checkpoint = 0;
-    int64_t highest() const;
+    int64_t highest() const { return std::max({train, task_end, test, checkpoint}); }
   } peak;
   int64_t state_bytes = 0;  // carried on from the last task
   Json parameters;          // {"total", "trainable"} in the last task

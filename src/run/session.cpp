@@ -5,6 +5,7 @@
 #include "data/device_images.h"
 #include "methods/method.h"
 #include "tensor/device.h"
+#include "tensor/meter.h"
 
 namespace rep {
 
@@ -18,12 +19,14 @@ Scenario open_scenario(const Config& config, const torch::Device& device) {
   return scenario;
 }
 
-Session open_session(const Config& config, const SessionOptions& options) {
+Session open_session(const Config& config, const std::string& folder,
+                     std::shared_ptr<World> world) {
   const torch::Device device = choose_device(config.device);
+  if (device.is_cuda()) meter_cuda_device(device.index());
   seed_everything(config.seed);
   Scenario scenario = open_scenario(config, device);
-  Learner learner(config, scenario.stream, *scenario.train, device, options.folder);
-  learner.join(options.world, config);
+  Learner learner(config, scenario.stream, *scenario.train, device, folder);
+  learner.join(std::move(world), config);
   learner.efficiency->queries.cache_test(scenario.test->size());
   return {std::move(scenario), config, std::move(learner)};
 }

@@ -25,13 +25,11 @@ struct Session : Scenario {
   Learner learner;
 };
 
-struct SessionOptions {
-  std::string folder;  // where a method may leave pictures, "" for nowhere
-  std::shared_ptr<World> world = std::make_shared<World>();  // the processes that learn together
-};
-
 /// Seeds the random numbers, opens data sets and weights and makes the method: what every command
-/// does that trains or looks as if it would. `config` has passed read_experiment. Throws Error.
-Session open_session(const Config& config, const SessionOptions& options = {});
+/// does that trains or looks as if it would. `config` has passed read_experiment; `folder`: where a
+/// method may leave pictures, "" for nowhere; `world`: the processes that learn together. Throws
+/// Error.
+Session open_session(const Config& config, const std::string& folder = "",
+                     std::shared_ptr<World> world = std::make_shared<World>());
 
 }  // namespace rep
