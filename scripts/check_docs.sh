@@ -116,7 +116,7 @@ while read -r kind page line first second; do
       if [[ -z $file ]]; then file=$page; else file=$(dirname "$page")/$file; fi
       if [[ ! -e $file ]]; then
         offend "$page" "$line" "the link '$first' leads to no file"
-      elif [[ $first == *#* ]] && ! anchors "$file" | grep -qxF -- "${first#*#}"; then
+      elif [[ $first == *#* ]] && ! grep -qxF -- "${first#*#}" < <(anchors "$file"); then
         offend "$page" "$line" "the link '$first' leads to no heading"
       fi ;;
     path) [[ -e $first ]] || offend "$page" "$line" "there is no '$first'" ;;
