@@ -116,7 +116,7 @@ while read -r kind page line first second; do
       if [[ -z $file ]]; then file=$page; else file=$(dirname "$page")/$file; fi
       if [[ ! -e $file ]]; then
         offend "$page" "$line" "the link '$first' leads to no file"
-      elif [[ $first == *#* ]] && ! anchors "$file" | grep -qxF -- "${first#*#}"; then
+      elif [[ $first == *#* ]] && ! grep -qxF -- "${first#*#}" < <(anchors "$file"); then
         offend "$page" "$line" "the link '$first' leads to no heading"
       fi ;;
     path) [[ -e $first ]] || offend "$page" "$line" "there is no '$first'" ;;
@@ -163,6 +163,11 @@ if [[ -n $man && -n $rep ]]; then
       offend "$man" "rep $command" "there is no '$option'"
     done < <(comm -13 <(sort -u <<<"$shown") <(sort -u <<<"$written") | grep .)
   done < <("$rep" --help | awk 'on && NF { print $1 } /^Subcommands:/ { on = 1 } on && !NF { exit }')
+  while read -r method; do
+    grep -qF -- "\`$method\`" README.md || offend README.md 1 "does not name the method '$method'"
+    grep -qE -- "^\*\*\`([a-z]*\`, \`)*$method\`" docs/methods*.md ||
+      offend docs/methods.md 1 "has no paragraph on '$method'"
+  done < <("$rep" list methods | sed -n 's/^  \([a-z_0-9]*\) .*/\1/p')
 fi
 
 if ((options > 0)); then
