@@ -34,7 +34,7 @@ done
 [[ -z $jobs || $jobs =~ ^[1-9][0-9]*$ ]] || fail "--jobs needs a number from 1 on, not '$jobs'"
 
 packages=(g++ cmake ninja-build ccache pkg-config git ca-certificates libopencv-dev libjpeg-dev
-  libyaml-cpp-dev libspdlog-dev nlohmann-json3-dev libcli11-dev libgtest-dev libzip-dev)
+  libyaml-cpp-dev libspdlog-dev nlohmann-json3-dev libcli11-dev libgtest-dev libzip-dev libssl-dev)
 if [[ -z $torch ]]; then packages+=(libtorch-dev libgloo-dev libdnnl-dev libopenblas0-openmp); fi
 
 # Runs a command as root; a machine in CI has nobody to type a password.

@@ -32,7 +32,8 @@ int internal_error(const std::string& what) {
 /// LibTorch's CPU allocator throws a plain c10::Error, and CUDA's class differs between releases:
 /// the wording is what they share.
 bool is_out_of_memory(const std::string& what) {
-  for (const char* phrase : {"out of memory", "can't allocate memory", "not enough memory"}) {
+  for (const char* phrase : {"out of memory", "can't allocate memory", "not enough memory",
+                             "Failed to allocate", "Insufficient memory"}) {
     if (what.find(phrase) != std::string::npos) return true;
   }
   return false;
@@ -40,7 +41,7 @@ bool is_out_of_memory(const std::string& what) {
 
 int out_of_memory(const std::string& what) {
   return complain(
-      ExitCode::kInternal,
+      ExitCode::kUserError,
       "out of memory; a smaller train.batch_size, eval.batch_size or backbone needs less" +
           (what.empty() ? "" : " (" + what.substr(0, what.find('\n')) + ")"));
 }
@@ -90,7 +91,7 @@ int run(int argc, char** argv) {
     const std::string what = e.what_without_backtrace();
     return is_out_of_memory(what) ? out_of_memory(what) : internal_error(what);
   } catch (const std::exception& e) {
-    return internal_error(e.what());
+    return is_out_of_memory(e.what()) ? out_of_memory(e.what()) : internal_error(e.what());
   }
 }
 

@@ -10,9 +10,6 @@ namespace {
 
 using nlohmann::json;
 
-const char kRep[] =
-    "efficiency: {token_merging: {kind: atom, n: 4}, layer_dropping: {kind: ald, decay: 0.05}}\n";
-
 /// The result of a run, or null with a failure.
 json run(const std::string& config, const std::string& folder, const std::string& flags = "") {
   const Finished finished = rep_command("run " + config + " -q --output " + folder + " " + flags);
@@ -33,7 +30,7 @@ int64_t train_macs(const json& result, size_t task) {
 // L2P's begin and end of a task multiply nothing: all training MACs are the steps'.
 TEST(MacsBudget, EndsATaskAtTheFirstStepThatUsesItUp) {
   const std::string folder = fresh_folder("macs");
-  const std::string config = write_text(folder + "/c.yaml", small_experiment("l2p", kRep));
+  const std::string config = write_text(folder + "/c.yaml", small_experiment("l2p", kRepBlock));
   const json whole = run(config, folder + "/whole");
   ASSERT_EQ(whole.at("tasks").at(0).at("iterations"), 12);
   const auto budget = static_cast<int64_t>(0.55 * static_cast<double>(train_macs(whole, 0)));
@@ -54,7 +51,7 @@ TEST(MacsBudget, EndsATaskAtTheFirstStepThatUsesItUp) {
 
 TEST(MacsBudget, SurvivesInterruptsExactly) {
   const std::string folder = fresh_folder("macs_resume");
-  const std::string config = write_text(folder + "/c.yaml", small_experiment("l2p", kRep));
+  const std::string config = write_text(folder + "/c.yaml", small_experiment("l2p", kRepBlock));
   const json whole = run(config, folder + "/whole");
   const std::string set = "--set train.macs=" + std::to_string(train_macs(whole, 0) / 2);
   const json straight = run(config, folder + "/straight", set);
@@ -68,11 +65,14 @@ TEST(MacsBudget, SurvivesInterruptsExactly) {
                  .exit_code == 1;
   }
   EXPECT_EQ(stops, 7);
-  // And killed three times, each in the middle of a task.
-  for (const char* seconds : {"0.9", "1.1", "1.3"}) {
-    shell_command("timeout -s KILL " + std::string(seconds) + " " REP_EXECUTABLE " run " + config +
-                  " -q --resume --output " + folder + "/stopped " + set);
+  // And killed, in the middle of a task and as soon as the next line is there.
+  int killed = 0;
+  const int64_t lines = lines_of(folder + "/stopped/metrics.jsonl");
+  for (const int64_t more : {1, 2, 3}) {
+    killed += signal_at_line(config, folder + "/stopped", lines + more, SIGKILL,
+                             {"--set", set.substr(6)}) == 128 + SIGKILL;
   }
+  EXPECT_GE(killed, 2) << "the run ended before it was killed";
   const json resumed = run(config, folder + "/stopped", set + " --resume");
   json a = comparable(resumed), b = comparable(straight);
   for (json* result : {&a, &b}) result->at("config").erase("memory_limit");

@@ -147,7 +147,7 @@ TEST_F(Cifar100Test, LimitKeepsTheFirstImagesOfEachClass) {
 
 TEST_F(Cifar100Test, EchoesItsOptionsAndRefusesUnknownOnes) {
   const DatasetKind& kind = Registry<DatasetKind>::get().at("cifar100").value;
-  const Json options = kind.options(section("{name: cifar100, limit_test: 3}"));
+  const Json options = kind.options(section("{name: cifar100, limit_test: 3}")).effective;
   EXPECT_EQ(options, Json({{"name", "cifar100"},
                            {"root", "datasets/cifar-100-binary"},
                            {"limit_train", 0},

@@ -1,4 +1,6 @@
 // Bad input is one sentence and exit code 1 (2 for a wrong command line).
+#include <set>
+
 #include "data/image.h"
 #include "tests/run_command.h"
 
@@ -171,6 +173,59 @@ TEST(CommandLine, AnOfflineResultGivesOmega) {
   }
   EXPECT_NEAR(ours["metrics"]["omega"].get<double>(), omega, 1e-9);
   EXPECT_EQ(rep_command("check " + config + offline + " --set stream.tasks=2").exit_code, 1);
+}
+
+/// An experiment on weights that `pretrain` (YAML of train) makes, in a folder of its own.
+std::string pretrained_experiment(const std::string& folder, const std::string& pretrain) {
+  write_text(folder + "/p.yaml",
+             "dataset: {name: synthetic, classes: 4, train_per_class: 128, test_per_class: 2}\n"
+             "backbone: {name: vit_nano}\nthreads: 1\ntrain: " +
+                 pretrain + "\n");
+  return write_text(folder + "/c.yaml",
+                    edited(small_experiment("ncm"), "weights: random", "weights: 'pretrain:p.yaml'"));
+}
+
+TEST(Pretraining, HappensOnceForRunsThatStartTogether) {
+  const std::string folder = fresh_folder("pretrain_once");
+  pretrained_experiment(folder, "{epochs: 1, iterations: 6, batch_size: 16}");
+  const Finished both = shell_command(
+      "cd " + folder + "; for i in 1 2 3; do " REP_EXECUTABLE
+      " run c.yaml --output $i >$i.log 2>&1 & done; wait; cat *.log");
+  size_t times = 0;
+  for (size_t at = 0; (at = both.output.find("pretraining once", at)) != std::string::npos; ++at) {
+    ++times;
+  }
+  EXPECT_EQ(times, 1U) << both.output;
+  std::set<std::string> digests;
+  for (const char* run : {"/1", "/2", "/3"}) {
+    digests.insert(read_json(folder + run + "/result.json")["identity"]["inputs"]["weights"]);
+  }
+  EXPECT_EQ(digests.size(), 1U);
+  EXPECT_EQ(digests.begin()->size(), 64U);
+}
+
+TEST(Pretraining, DoesNotCountInTheMemoryOfTheRunAfterIt) {
+  const std::string folder = fresh_folder("pretrain_rss");
+  pretrained_experiment(folder, "{epochs: 1, iterations: 2, batch_size: 512}");
+  const auto peak = [&](const std::string& out) {
+    const Finished run =
+        shell_command("cd " + folder + "; " REP_EXECUTABLE " run c.yaml -q --output " + out);
+    EXPECT_EQ(run.exit_code, 0) << run.output;
+    return read_json(folder + "/" + out + "/result.json")["cost"]["total"]["peak_rss_bytes"]
+        .get<double>();
+  };
+  const double after_pretraining = peak("first"), alone = peak("second");
+  EXPECT_LT(after_pretraining, 1.25 * alone);
+}
+
+TEST(CommandLine, OutOfMemoryIsTheUsersToPutRight) {
+  const std::string folder = fresh_folder("out_of_memory");
+  const std::string config = write_text(folder + "/c.yaml", small_experiment("ranpac"));
+  const Finished run = shell_command("ulimit -v 16000000; " REP_EXECUTABLE " run " + config +
+                                     " -q --set method.projection=100000 --output " + folder +
+                                     "/out");  // its Gram matrix: 40 GB
+  EXPECT_EQ(run.exit_code, 1) << run.output;
+  EXPECT_NE(run.output.find("out of memory; a smaller"), std::string::npos) << run.output;
 }
 
 TEST(CommandLine, BenchMeasuresEveryPhaseInUnitsOfAPlainForward) {

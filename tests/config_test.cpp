@@ -183,7 +183,7 @@ TEST(Config, SectionIsAWordOrAMappingWithAName) {
   const Config word = parse_config("method: er", "a.yaml");
   EXPECT_EQ(word.method.name, "er");
   EXPECT_EQ(word.method.node["name"].Scalar(), "er");
-  EXPECT_EQ(section_json<PoolOptions>(word.method).dump(),
+  EXPECT_EQ(section_json<PoolOptions>(word.method).effective.dump(),
             R"({"name":"er","top_k":5,"shared":false,"weights":[]})");
   EXPECT_EQ(
       parse_error("method: {top_k: 3}"),
@@ -311,7 +311,7 @@ TEST(Config, HugeTextIsRefused) {
 
 TEST(Config, FileThatCannotBeReadIsNamed) {
   EXPECT_EQ(error_of([] { load_config("no/such.yaml"); }),
-            "cannot read 'no/such.yaml': No such file or directory");
+            "cannot read '" + absolute_path("no/such.yaml") + "': No such file or directory");
 }
 
 /// One small change of the kind that fuzzers make: a byte, a cut, a repeat, a token of YAML.
@@ -379,6 +379,102 @@ TEST(Suggestion, IsGivenWhenAtMostAThirdOfTheLettersDiffer) {
   EXPECT_EQ(quoted(std::string(61, 'x')), "'" + std::string(60, 'x') + "...'");
   EXPECT_EQ(join({"a", "b", "c"}), "a, b, c");
   EXPECT_EQ(join({}), "");
+}
+
+TEST(Config, NamesATabAndAMissingBlank) {
+  EXPECT_NE(parse_error("train:\n\tepochs: 3\n").find("line 2 is indented with a tab"),
+            std::string::npos)
+      << parse_error("train:\n\tepochs: 3\n");
+  for (const char* text : {"threads:1\nname: x\n", "name: x\nthreads:1\nseed: 2\n", "threads:1\n"}) {
+    EXPECT_NE(parse_error(text).find("write 'threads: 1'"), std::string::npos)
+        << parse_error(text);
+  }
+  EXPECT_NE(parse_error("train:\n  epochs:3\n").find("write 'epochs: 3'"), std::string::npos);
+  EXPECT_NE(parse_error("train: {epochs:3}\n").find("write 'epochs: 3'"), std::string::npos)
+      << parse_error("train: {epochs:3}\n");
+  EXPECT_EQ(parse_error("name: \"a:b\"\n"), "(no error)");
+  EXPECT_EQ(parse_error("backbone: {weights: 'pretrain:x.yaml'}\n"), "(no error)");
+}
+
+TEST(Config, PutsTheHomeFolderInThePlaceOfItsSign) {
+  const std::string home = std::getenv("HOME") ? std::getenv("HOME") : "";
+  if (home.empty()) GTEST_SKIP() << "HOME is not set";
+  const Config config = parse_config(
+      "backbone: {weights: ~/w.pth}\neval: {offline_result: '~/r.json'}\nname: ~/n\n"
+      "efficiency: {query_backbone: {name: x, weights: 'pretrain:~/p.yaml'}}\n",
+      "a.yaml");
+  EXPECT_EQ(config.backbone.weights, home + "/w.pth");
+  EXPECT_EQ(config.eval.offline_result, home + "/r.json");
+  EXPECT_EQ(config.efficiency.query_backbone.weights, "pretrain:" + home + "/p.yaml");
+  EXPECT_EQ(config.name, "~/n") << "is not a path";
+  EXPECT_EQ(expand_home("a~/b"), "a~/b");
+}
+
+Json identity_of(const std::string& text) { return identity(parse_config(text, "a.yaml")); }
+
+TEST(RunIdentity, LeavesOutWhatNoNumberDependsOn) {
+  const Json plain = identity_of("");
+  for (const char* same :
+       {"name: other", "device: cpu", "threads: 3", "memory_limit: 2GiB", "train: {workers: 5}",
+        "train: {checkpoint_seconds: 1}", "eval: {offline_result: x.json}",
+        "backbone: {weights: elsewhere.pth}", "train: {epochs: 5}", "seed: 42"}) {
+    EXPECT_EQ(identity_of(same), plain) << same;
+  }
+  for (const char* other : {"seed: 1", "precision: bf16", "train: {epochs: 4}",
+                            "stream: {tasks: 5}", "efficiency: {token_merging: {n: 2}}",
+                            "backbone: {normalise: half}", "eval: {batch_size: 3}"}) {
+    EXPECT_NE(identity_of(other), plain) << other;
+  }
+  EXPECT_NE(identity(Config(), {{"weights", "a"}}), identity(Config(), {{"weights", "b"}}));
+}
+
+struct IdentityOptions {
+  int64_t top_k = 5;
+  std::string root, cache;
+  template <class Visitor>
+  void fields(Visitor&& visit) {
+    visit("top_k", top_k, at_least(1), doc("prompts an image takes", "prompts", "L2P, table 5"));
+    visit("root", root, path_of_input);
+    visit("cache", cache, not_identity, doc("where decoded images are kept"));
+  }
+};
+
+TEST(RunIdentity, TakesTheOptionsOfASectionAsTheyTakeEffect) {
+  const auto of = [](const std::string& text) {
+    return to_text(section_json<IdentityOptions>(parse_config(text, "a.yaml").method).identity);
+  };
+  EXPECT_EQ(of("method: er"), R"({"name":"er","top_k":5})");
+  EXPECT_EQ(of("method: {cache: x, root: y, top_k: 5, name: er}"), of("method: er"));
+  EXPECT_NE(of("method: {name: er, top_k: 4}"), of("method: er"));
+}
+
+TEST(RunIdentity, NamesTheFirstDifference) {
+  const Json one = identity_of("");
+  EXPECT_EQ(first_difference(one, one), "");
+  EXPECT_EQ(first_difference(one, identity_of("train: {optimizer: {lr: 1}}")),
+            "train.optimizer.lr was 0.001875 and is 1.0");
+  Json more = one;
+  more["inputs"]["weights"] = "x";
+  EXPECT_EQ(first_difference(one, more), "inputs.weights is new");
+  EXPECT_EQ(first_difference(more, one), "inputs.weights is gone");
+}
+
+TEST(Fields, DescribeThemselves) {
+  const Json fields = describe_fields<IdentityOptions>();
+  EXPECT_EQ(to_text(fields[0]),
+            R"({"key":"top_k","type":"integer","default":5,"identity":true,"minimum":1.0,)"
+            R"("doc":"prompts an image takes","unit":"prompts","source":"L2P, table 5"})");
+  EXPECT_EQ(fields[1]["identity"], "content");
+  EXPECT_EQ(fields[2]["identity"], false);
+  EXPECT_EQ(fields[2]["doc"], "where decoded images are kept");
+  int64_t schedules = 0;
+  for (const Json& field : describe_fields<Config>()) {
+    if (field["key"] == "train.schedule") {
+      ++schedules;
+      EXPECT_EQ(field["enum"][0], "constant");
+    }
+  }
+  EXPECT_EQ(schedules, 1);
 }
 
 TEST(ConfigBudgets, AreReadAndChecked) {

@@ -32,9 +32,7 @@ std::vector<std::string> registered_methods() {
 std::string experiment_of(const std::string& method) {
   const bool prompts = method == "l2p" || method == "dualprompt" || method == "coda_prompt" ||
                        method == "hide_prompt" || method == "convprompt";
-  return small_experiment(method, prompts ? "efficiency: {token_merging: {kind: atom, n: 4}, "
-                                            "layer_dropping: {kind: ald, decay: 0.05}}\n"
-                                          : "");
+  return small_experiment(method, prompts ? kRepBlock : "");
 }
 
 // Starts or resumes a run and kills it after `seconds`; false when it had ended before.

@@ -93,6 +93,19 @@ TEST(Metrics, EqualTheReferenceAfterEveryTask) {
               golden["mean_of_avg_acc"].get<double>(), kTolerance);
 }
 
+// The second of three tasks has no test images: what stands in its column is never looked at.
+TEST(Metrics, LeaveOutATaskWithoutTestImages) {
+  const double none = std::nan("");
+  const AccuracyMatrix m{{{80}, {70, none}, {60, none, 50}}, {10, 0, 30}};
+  EXPECT_EQ(metric("average_accuracy", m), 55);
+  EXPECT_EQ(metric("average_accuracy_micro", m), 52.5);  // (10 x 60 + 30 x 50) / 40
+  EXPECT_NEAR(metric("average_incremental_accuracy", m), (80 + 70 + 55) / 3.0, 1e-12);
+  EXPECT_EQ(metric("forgetting", m), 20);
+  EXPECT_EQ(metric("backward_transfer", m), -20);
+  EXPECT_EQ(metric("forgetting_coda", m), 10);
+  EXPECT_TRUE(std::isnan(metric("average_accuracy", {{{none}}, {0}})));
+}
+
 TEST(Omega, IsTheMeanOfAccuraciesOverAnOfflineLearners) {
   AccuracyMatrix m{{{80}, {60, 40}}, {10, 30}};
   EXPECT_FALSE(all_metrics(m).contains("omega"));

@@ -1,6 +1,8 @@
 // rep report: what is averaged, what is not, and how it is written.
 #include "study/report.h"
 
+#include <cmath>
+#include <map>
 #include <regex>
 
 #include "core/error.h"
@@ -99,10 +101,83 @@ TEST(Report, NeverAveragesOverProtocolsUnlessAsked) {
   ASSERT_EQ(json["rows"].size(), 1U);
   EXPECT_DOUBLE_EQ(json["rows"][0]["metrics"]["average_accuracy"]["mean"], 60);
   EXPECT_TRUE(has_note(json,
-                       "averaged over different values of: inputs/dataset/fingerprint, "
+                       "averaged over different values of: inputs.dataset, "
                        "train.optimizer.lr"))
       << json["notes"];
   EXPECT_TRUE(has_note(json, "seed 1 counts 2 times"));
+}
+
+/// `result` with a matrix of three tasks whose means are the accuracy less 20, 10 and 0.
+void give_matrix(const std::string& path, double accuracy) {
+  Json result = read_json(path);
+  const double a = accuracy;
+  result["accuracy"]["class_incremental"] = {
+      {a - 20, nullptr, nullptr}, {a - 14, a - 6, nullptr}, {a - 24, a + 9, a + 15}};
+  write_text(path, result.dump());
+}
+
+/// The same result with an identity of its own, as rep run writes it.
+void give_identity(const std::string& path, const Json& identity, const Json& config = {}) {
+  Json result = read_json(path);
+  result["identity"] = identity;
+  result["config"].update(config);
+  write_text(path, result.dump());
+}
+
+TEST(Report, MakesARowOfEveryIdentity) {
+  const std::string root = fresh_folder("report_identity");
+  const auto identity = [](int64_t seed, const char* weights) {
+    return Json{{"seed", seed}, {"method", {{"name", "l2p"}}}, {"inputs", {{"weights", weights}}}};
+  };
+  give_identity(put(root + "/a", {"l2p", 1, 50}), identity(1, "aaaaaaaaaaaaaaaa"),
+                {{"memory_limit", "1GiB"}, {"dataset", {{"name", "x"}, {"root", "here"}}}});
+  give_identity(put(root + "/b", {"l2p", 2, 52}), identity(2, "aaaaaaaaaaaaaaaa"),
+                {{"eval", {{"offline_result", "s2.json"}}}, {"train", {{"workers", 4}}}});
+  Json json = report(options(root));
+  ASSERT_EQ(json["rows"].size(), 1U) << json["notes"];
+  EXPECT_EQ(json["rows"][0]["n"], 2);
+  give_identity(put(root + "/c", {"l2p", 3, 54}), identity(3, "bbbbbbbbbbbbbbbb"));
+  json = report(options(root));
+  ASSERT_EQ(json["rows"].size(), 2U);
+  EXPECT_EQ(json["rows"][1]["settings"]["inputs.weights"], "bbbbbbbbbb");
+  Json changed = identity(4, "aaaaaaaaaaaaaaaa");
+  changed["changes"] = Json::array({{{"key", "train.clip_norm"}}});
+  give_identity(put(root + "/d", {"l2p", 4, 90}), changed);
+  EXPECT_EQ(report(options(root))["rows"].size(), 3U) << "went on otherwise after it diverged";
+}
+
+TEST(Report, GivesAMethodAndItsRepOneColour) {
+  const std::string root = fresh_folder("report_styles");
+  put(root + "/a", {"l2p", 1, 50});
+  put(root + "/b", {"l2p", 1, 51, true, 0.001, true});
+  put(root + "/c", {"er", 1, 52});
+  const Json json = report(options(root));
+  ASSERT_EQ(json["rows"].size(), 3U);
+  std::map<std::string, Json> styles;
+  for (const Json& row : json["rows"]) {
+    styles[row["settings"]["method.name"].get<std::string>() +
+           row["settings"]["efficiency.token_merging.kind"].get<std::string>()] = row["style"];
+  }
+  const Json &plain = styles.at("l2pnone"), &rep = styles.at("l2patom"), &er = styles.at("ernone");
+  EXPECT_EQ(plain["colour"], rep["colour"]);
+  EXPECT_EQ(plain["marker"], rep["marker"]);
+  EXPECT_NE(plain["colour"], er["colour"]);
+  EXPECT_TRUE(plain["dashes"].empty());
+  EXPECT_FALSE(rep["dashes"].empty());
+  EXPECT_FALSE(plain["hollow"].get<bool>());
+  EXPECT_TRUE(rep["hollow"].get<bool>());
+  const std::string page = make_report(options(root, "html"));
+  EXPECT_NE(page.find("stroke=\"" + plain["colour"].get<std::string>() + "\""), std::string::npos);
+}
+
+TEST(Report, HasTheCurvesOfEveryRow) {
+  const std::string root = fresh_folder("report_curves");
+  give_matrix(put(root + "/a", {"l2p", 1, 60}), 60);
+  give_matrix(put(root + "/b", {"l2p", 2, 64}), 64);
+  const Json curve = report(options(root))["rows"][0]["curves"]["average_accuracy"];
+  EXPECT_EQ(curve["x"], Json({1.0, 2.0, 3.0}));
+  EXPECT_EQ(curve["mean"], Json({42.0, 52.0, 62.0}));
+  EXPECT_NEAR(curve["sd"][0].get<double>(), std::sqrt(8.0), 1e-9);
 }
 
 TEST(Report, LabelsRowsByTheFewestKeysAndSaysWhatElseDiffers) {
@@ -222,15 +297,6 @@ size_t count_of(const std::string& text, const std::string& part) {
   size_t count = 0;
   for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
   return count;
-}
-
-/// `result` with a matrix of three tasks whose means are the accuracy less 20, 10 and 0.
-void give_matrix(const std::string& path, double accuracy) {
-  Json result = read_json(path);
-  const double a = accuracy;
-  result["accuracy"]["class_incremental"] = {
-      {a - 20, nullptr, nullptr}, {a - 14, a - 6, nullptr}, {a - 24, a + 9, a + 15}};
-  write_text(path, result.dump());
 }
 
 TEST(Report, MakesAPageOfTheTableAndPictures) {

@@ -1,7 +1,6 @@
 // Nothing is lost: a run that was killed, at whatever moment, ends with the result of one that was
 // not.
-#include <csignal>
-#include <thread>
+#include <cmath>
 
 #include "tests/json_schema.h"
 #include "tests/run_command.h"
@@ -9,38 +8,13 @@
 namespace rep {
 namespace {
 
-const char kRep[] =
-    "efficiency: {token_merging: {kind: atom, n: 4}, layer_dropping: {kind: ald, decay: 0.05}}\n";
+class KilledRun : public ::testing::TestWithParam<const char*> {};
 
-int64_t lines_of(const std::string& path) {
-  std::ifstream file(path);
-  return std::count(std::istreambuf_iterator<char>(file), {}, '\n');
-}
-
-// Starts or resumes a run and sends it `signal` when its metrics.jsonl has `lines` lines; the exit
-// status as a shell would say it.
-int run_and_signal(const std::string& config, const std::string& output, int64_t lines,
-                   int signal) {
-  const pid_t child = start_run(config, output);
-  int status = 0;
-  while (waitpid(child, &status, WNOHANG) == 0) {
-    if (lines_of(output + "/metrics.jsonl") >= lines) {
-      kill(child, signal);
-      waitpid(child, &status, 0);
-      break;
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
-  }
-  return exit_status(status);
-}
-
-class Resume : public ::testing::TestWithParam<const char*> {};
-
-TEST_P(Resume, AfterKillsGivesTheResultOfAnUninterruptedRun) {
+TEST_P(KilledRun, AfterKillsGivesTheResultOfAnUninterruptedRun) {
   const std::string method = GetParam();
   const std::string folder = fresh_folder("resume_" + method);
   const std::string config = write_text(
-      folder + "/c.yaml", small_experiment(method, method == "l2p" ? std::string(kRep) : ""));
+      folder + "/c.yaml", small_experiment(method, method == "l2p" ? kRepBlock : ""));
   const Finished straight = rep_command("run " + config + " -q --output " + folder + "/straight");
   ASSERT_EQ(straight.exit_code, 0) << straight.output;
 
@@ -48,7 +22,7 @@ TEST_P(Resume, AfterKillsGivesTheResultOfAnUninterruptedRun) {
   // steps again and is killed within them.
   int killed = 0;
   for (const int64_t lines : {1, 2, 3, 5}) {
-    killed += run_and_signal(config, folder + "/killed", lines, SIGKILL) == 128 + SIGKILL;
+    killed += signal_at_line(config, folder + "/killed", lines, SIGKILL) == 128 + SIGKILL;
   }
   const Finished last =
       rep_command("run " + config + " -q --resume --output " + folder + "/killed");
@@ -63,7 +37,7 @@ TEST_P(Resume, AfterKillsGivesTheResultOfAnUninterruptedRun) {
             std::string(std::istreambuf_iterator<char>(b), {}));
 }
 
-INSTANTIATE_TEST_SUITE_P(Methods, Resume,
+INSTANTIATE_TEST_SUITE_P(Methods, KilledRun,
                          ::testing::Values("l2p", "finetune", "derpp", "icarl", "pnn"));
 
 TEST(Interrupt, SavesAndExits130) {
@@ -73,7 +47,7 @@ TEST(Interrupt, SavesAndExits130) {
   std::string many = text;
   many.replace(many.find("epochs: 3"), 9, "epochs: 4000");
   write_text(folder + "/long.yaml", many);
-  EXPECT_EQ(run_and_signal(folder + "/long.yaml", folder + "/out", 2, SIGTERM), 130);
+  EXPECT_EQ(signal_at_line(folder + "/long.yaml", folder + "/out", 2, SIGTERM), 130);
   EXPECT_TRUE(std::filesystem::exists(folder + "/out/checkpoint/state.safetensors"));
   const Finished refused = rep_command("run " + folder + "/long.yaml --output " + folder + "/out");
   EXPECT_EQ(refused.exit_code, 1);
@@ -87,7 +61,7 @@ TEST(Interrupt, SavesAndExits130) {
 
 TEST(Run, GivesTheSameResultTwice) {
   const std::string folder = fresh_folder("twice");
-  const std::string config = write_text(folder + "/c.yaml", small_experiment("l2p", kRep));
+  const std::string config = write_text(folder + "/c.yaml", small_experiment("l2p", kRepBlock));
   for (const char* name : {"/a", "/b"}) {
     const Finished run = rep_command("run " + config + " -q --output " + folder + name);
     ASSERT_EQ(run.exit_code, 0) << run.output;
@@ -106,18 +80,175 @@ TEST(Run, KeepsAFinishedResultWhenStartedAnew) {
   EXPECT_TRUE(std::filesystem::exists(folder + "/out/result.previous.json"));
 }
 
-TEST(Run, StopsAtALossThatIsNotFiniteAndKeepsTheCheckpoint) {
-  const std::string folder = fresh_folder("nan");
-  const std::string config =
-      write_text(folder + "/c.yaml",
-                 small_experiment("finetune", "efficiency: {token_merging: {kind: none}}\n"));
-  const Finished run = rep_command(
-      "run " + config + " -q --set train.optimizer.lr=1e30 " +
-      "--set train.clip_norm=0 --set train.checkpoint_seconds=0 --output " + folder + "/out");
+/// A run of finetune whose loss grows until it is not finite, some steps on; every step is saved.
+struct Diverging {
+  std::string config, output;
+  Finished run;
+};
+Diverging diverge(const std::string& name) {
+  const std::string folder = fresh_folder(name);
+  Diverging d{write_text(folder + "/c.yaml",
+                         edited(small_experiment("finetune"), "checkpoint_seconds: 0",
+                                "checkpoint_seconds: 0, clip_norm: 0, optimizer: {name: sgd, lr: "
+                                "30, momentum: 0.9}")),
+              folder + "/out",
+              {}};
+  d.run = rep_command("run " + d.config + " -q --output " + d.output);
+  EXPECT_EQ(d.run.exit_code, 1) << d.run.output;
+  EXPECT_NE(d.run.output.find("in task 1"), std::string::npos) << d.run.output;
+  EXPECT_NE(d.run.output.find("--resume goes on from the last good checkpoint"), std::string::npos)
+      << d.run.output;
+  return d;
+}
+
+TEST(Divergence, LeavesACheckpointWhoseNumbersAreAllFinite) {
+  const Diverging d = diverge("diverge_finite");
+  const auto tensors = checkpointed_tensors(d.output);
+  ASSERT_GT(tensors.size(), 10U);
+  for (const auto& [name, bytes] : tensors) {
+    if (name.find("method.") == std::string::npos) continue;
+    for (size_t at = 0; at + sizeof(float) <= bytes.size(); at += sizeof(float)) {
+      float value = 0;
+      std::memcpy(&value, bytes.data() + at, sizeof value);
+      ASSERT_TRUE(std::isfinite(value)) << name;
+    }
+  }
+  EXPECT_FALSE(std::filesystem::exists(d.output + "/checkpoint/good.safetensors"));
+}
+
+TEST(Divergence, GoesOnWithALowerRateAsTheMessageAdvisesAndSaysSoInTheResult) {
+  const Diverging d = diverge("diverge_cured");
+  const int64_t steps_before = checkpointed_tensors(d.output).empty() ? 0 : 1;
+  ASSERT_EQ(steps_before, 1) << "there is no good checkpoint to go on from";
+  const Finished other = rep_command("run " + d.config + " -q --resume --output " + d.output +
+                                     " --set train.epochs=4");
+  EXPECT_EQ(other.exit_code, 1) << "only what the message advises may change";
+  const std::string cure = " --set train.optimizer.lr=0.001 --set train.clip_norm=1";
+  const Finished cured =
+      rep_command("run " + d.config + " -q --resume --output " + d.output + cure);
+  ASSERT_EQ(cured.exit_code, 0) << cured.output;
+  const nlohmann::json result = read_json(d.output + "/result.json");
+  const nlohmann::json schema = read_json(REP_SOURCE_DIR "/results/schema.json");
+  EXPECT_EQ(schema_violation(result, schema, schema), "");
+  EXPECT_EQ(result["config"]["train"]["optimizer"]["lr"], 0.001);
+  ASSERT_EQ(result["identity"]["changes"].size(), 2U);
+  EXPECT_EQ(result["identity"]["changes"][0]["key"], "train.optimizer.lr");
+  EXPECT_EQ(result["identity"]["changes"][0]["was"], 30.0);
+  EXPECT_NE(result["notes"].dump().find("train.optimizer.lr was 30.0 and is 0.001 from task 1"),
+            std::string::npos)
+      << result["notes"];
+}
+
+// A run that did not diverge may not change its rate on the way.
+TEST(Divergence, IsTheOnlyReasonToChangeTheRate) {
+  const std::string folder = fresh_folder("diverge_not");
+  const std::string config = write_text(folder + "/c.yaml", small_experiment("finetune"));
+  ASSERT_EQ(signal_at_line(config, folder + "/out", 1, SIGKILL), 128 + SIGKILL);
+  const Finished changed = rep_command("run " + config + " -q --resume --output " + folder +
+                                       "/out --set train.optimizer.lr=0.1");
+  EXPECT_EQ(changed.exit_code, 1);
+  EXPECT_NE(changed.output.find("train.optimizer.lr was 0.001875 and is 0.1"), std::string::npos)
+      << changed.output;
+}
+
+// One step to parameters that are finite, and too large to compute with.
+TEST(Divergence, OfPredictionsIsAnErrorAndNotAnAccuracy) {
+  const std::string folder = fresh_folder("diverge_test");
+  const std::string config = write_text(folder + "/c.yaml", small_experiment("finetune"));
+  const std::string command = "run " + config + " -q --set train.iterations=1 --output " + folder +
+                              "/out --set train.clip_norm=0 --set train.optimizer.lr=";
+  const Finished run = rep_command(command + "1e30");
   EXPECT_EQ(run.exit_code, 1);
-  EXPECT_NE(run.output.find("in task 0, epoch 0, step 2"), std::string::npos) << run.output;
-  const Finished inspect = rep_command("inspect " + folder + "/out/checkpoint/state.safetensors");
-  EXPECT_EQ(inspect.exit_code, 0) << inspect.output;
+  EXPECT_NE(run.output.find("test images of task 1 are not numbers"), std::string::npos)
+      << run.output;
+  EXPECT_FALSE(std::filesystem::exists(folder + "/out/result.json"));
+  const Finished cured = rep_command(command + "0.001 --resume");
+  EXPECT_EQ(cured.exit_code, 0) << cured.output;
+}
+
+TEST(Lock, ASecondProcessInTheFolderIsToldAtOnce) {
+  const std::string folder = fresh_folder("locked");
+  const std::string config =
+      write_text(folder + "/c.yaml", edited(small_experiment("l2p"), "epochs: 3", "epochs: 4000"));
+  Finished second;
+  const auto started = [&] {
+    if (lines_of(folder + "/out/metrics.jsonl") < 1) return false;
+    // Its data is not there: it is told of the folder before that is seen.
+    second = rep_command("run " + config + " -q --resume --output " + folder +
+                         "/out --set 'dataset={name: cifar100, root: nowhere}'");
+    return true;
+  };
+  EXPECT_EQ(run_and_signal(config, folder + "/out", SIGTERM, started), 130);
+  EXPECT_EQ(second.exit_code, 1);
+  EXPECT_NE(second.output.find(folder + "/out: another process is at work there"),
+            std::string::npos)
+      << second.output;
+}
+
+/// Two small splits of cifar100 in `folder`: an image a class, whose pixels follow from `value`.
+std::string put_cifar(const std::string& folder, int value) {
+  std::filesystem::create_directories(folder);
+  for (const char* name : {"/train.bin", "/test.bin"}) {
+    std::string records;
+    for (int label = 0; label < 100; ++label) {
+      std::string record(3074, static_cast<char>(value + label));
+      record[0] = 0;
+      record[1] = static_cast<char>(label);
+      records += record;
+    }
+    write_text(folder + name, records);
+  }
+  return folder;
+}
+
+std::string on_cifar(const std::string& root, const std::string& more = "") {
+  return edited(edited(small_experiment("l2p", more), "dataset: {name: synthetic, classes: 6, "
+                                                      "train_per_class: 16, test_per_class: 4}",
+                       "dataset: {name: cifar100, root: " + root + "}"),
+                "tasks: 3", "tasks: 2");
+}
+
+TEST(Resume, ElsewhereAndWithOtherWorkersGoesOn) {
+  const std::string folder = fresh_folder("resume_moved");
+  put_cifar(folder + "/a", 3);
+  const std::string first = write_text(folder + "/a.yaml", on_cifar(folder + "/a"));
+  const std::string moved = write_text(folder + "/b.yaml", on_cifar(folder + "/b"));
+  ASSERT_EQ(rep_command("run " + first + " -q --output " + folder + "/straight").exit_code, 0);
+  ASSERT_EQ(signal_at_line(first, folder + "/out", 1, SIGKILL), 128 + SIGKILL);
+  std::filesystem::rename(folder + "/a", folder + "/b");
+  const Finished resumed = rep_command("run " + moved + " -q --resume --output " + folder +
+                                       "/out --set train.workers=3");
+  ASSERT_EQ(resumed.exit_code, 0) << resumed.output;
+  nlohmann::json a = read_json(folder + "/out/result.json"),
+                 b = read_json(folder + "/straight/result.json");
+  EXPECT_EQ(a["accuracy"], b["accuracy"]);
+  EXPECT_EQ(a["identity"], b["identity"]);
+  EXPECT_EQ(checkpointed_tensors(folder + "/out"), checkpointed_tensors(folder + "/straight"));
+}
+
+TEST(Resume, RefusesOtherData) {
+  const std::string folder = fresh_folder("resume_data");
+  const std::string config =
+      write_text(folder + "/c.yaml", on_cifar(put_cifar(folder + "/data", 3)));
+  ASSERT_EQ(signal_at_line(config, folder + "/out", 1, SIGKILL), 128 + SIGKILL);
+  put_cifar(folder + "/data", 4);
+  const Finished resumed = rep_command("run " + config + " -q --resume --output " + folder + "/out");
+  EXPECT_EQ(resumed.exit_code, 1);
+  EXPECT_NE(resumed.output.find("was made from other data"), std::string::npos) << resumed.output;
+}
+
+TEST(Resume, KeepsTheNumberOfThreads) {
+  const std::string folder = fresh_folder("resume_threads");
+  const std::string config = write_text(folder + "/c.yaml", small_experiment("finetune"));
+  ASSERT_EQ(rep_command("run " + config + " -q --output " + folder + "/straight").exit_code, 0);
+  ASSERT_EQ(signal_at_line(config, folder + "/out", 1, SIGKILL), 128 + SIGKILL);
+  const std::string resume = "run " + config + " -q --resume --output " + folder + "/out ";
+  const Finished other = rep_command(resume + "--set threads=2");
+  EXPECT_EQ(other.exit_code, 1);
+  EXPECT_NE(other.output.find("was made with 1 threads"), std::string::npos) << other.output;
+  const Finished any = rep_command(resume + "--set threads=0");
+  EXPECT_EQ(any.exit_code, 0) << any.output;
+  EXPECT_EQ(checkpointed_tensors(folder + "/out"), checkpointed_tensors(folder + "/straight"));
 }
 
 // A full disk, played by a limit on the size of files: the first checkpoint fits, a later file does

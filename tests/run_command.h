@@ -4,13 +4,21 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <chrono>
+#include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
+#include <thread>
+#include <vector>
 
 namespace rep {
 
@@ -43,14 +51,50 @@ inline Finished rep_command(const std::string& arguments) {
 }
 
 /// Starts a run, or goes on with the one in `output`, and does not wait for it.
-inline pid_t start_run(const std::string& config, const std::string& output) {
+inline pid_t start_run(const std::string& config, const std::string& output,
+                       const std::vector<std::string>& more = {}) {
+  std::vector<std::string> words{REP_EXECUTABLE, "run", config, "--output", output, "-q",
+                                 "--resume"};
+  words.insert(words.end(), more.begin(), more.end());
+  std::vector<char*> pointers;
+  for (std::string& word : words) pointers.push_back(word.data());
+  pointers.push_back(nullptr);
   const pid_t child = fork();
   if (child == 0) {
-    execl(REP_EXECUTABLE, REP_EXECUTABLE, "run", config.c_str(), "--output", output.c_str(), "-q",
-          "--resume", static_cast<char*>(nullptr));
+    execv(REP_EXECUTABLE, pointers.data());
     _exit(127);
   }
   return child;
+}
+
+/// Starts or resumes a run and sends it `signal` as soon as `ready`; the exit status as a shell
+/// would say it.
+inline int run_and_signal(const std::string& config, const std::string& output, int signal,
+                          const std::function<bool()>& ready,
+                          const std::vector<std::string>& more = {}) {
+  const pid_t child = start_run(config, output, more);
+  int status = 0;
+  while (waitpid(child, &status, WNOHANG) == 0) {
+    if (ready()) {
+      kill(child, signal);
+      waitpid(child, &status, 0);
+      break;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  return exit_status(status);
+}
+
+inline int64_t lines_of(const std::string& path) {
+  std::ifstream file(path);
+  return std::count(std::istreambuf_iterator<char>(file), {}, '\n');
+}
+
+/// The same, when its metrics.jsonl has `lines` lines.
+inline int signal_at_line(const std::string& config, const std::string& output, int64_t lines,
+                          int signal, const std::vector<std::string>& more = {}) {
+  return run_and_signal(config, output, signal,
+                        [&] { return lines_of(output + "/metrics.jsonl") >= lines; }, more);
 }
 
 /// An empty folder of this test's own.
@@ -64,6 +108,16 @@ inline std::string fresh_folder(const std::string& name) {
 inline std::string write_text(const std::string& path, const std::string& text) {
   std::ofstream(path) << text;
   return path;
+}
+
+inline std::string read_text(const std::string& path) {
+  std::ifstream file(path);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+inline std::string edited(std::string text, const std::string& old,
+                          const std::string& replacement) {
+  return text.replace(text.find(old), old.size(), replacement);
 }
 
 inline nlohmann::json read_json(const std::string& path) {
@@ -86,6 +140,28 @@ inline nlohmann::json comparable(nlohmann::json result) {
   cost.at("per_iteration").erase("seconds_median");
   return result;
 }
+
+/// The bytes of a run's checkpointed tensors by name, as its state.safetensors has them.
+inline std::map<std::string, std::string> checkpointed_tensors(const std::string& folder) {
+  const std::string file = read_text(folder + "/checkpoint/state.safetensors");
+  uint64_t length = 0;
+  EXPECT_GT(file.size(), sizeof length) << folder;
+  if (file.size() <= sizeof length) return {};
+  std::memcpy(&length, file.data(), sizeof length);
+  const size_t data = sizeof length + length;
+  const nlohmann::json header = nlohmann::json::parse(file.substr(sizeof length, length));
+  std::map<std::string, std::string> tensors;
+  for (const auto& [name, entry] : header.items()) {
+    if (name == "__metadata__") continue;
+    const size_t begin = entry["data_offsets"][0], end = entry["data_offsets"][1];
+    tensors[name] = file.substr(data + begin, end - begin);
+  }
+  return tensors;
+}
+
+/// REP on what has prompts to be made cheaper.
+inline constexpr char kRepBlock[] =
+    "efficiency: {token_merging: {kind: atom, n: 4}, layer_dropping: {kind: ald, decay: 0.05}}\n";
 
 /// A stream of three small tasks that a method finishes in seconds.
 inline std::string small_experiment(const std::string& method, const std::string& extra = "") {

@@ -13,16 +13,14 @@
 #include <thread>
 
 #include "core/error.h"
+#include "run/inputs.h"
+#include "run/setup.h"
 #include "study/child_process.h"
 #include "study/sweep_folder.h"
 #include "tests/run_command.h"
 
 namespace rep {
 namespace {
-
-std::string edited(std::string text, const std::string& old, const std::string& replacement) {
-  return text.replace(text.find(old), old.size(), replacement);
-}
 
 /// A sweep of a configuration of l2p that names no seed.
 SweepOptions sweep_of_one(const std::string& name) {
@@ -31,6 +29,10 @@ SweepOptions sweep_of_one(const std::string& name) {
   options.configs = {write_text(folder + "/c.yaml", small_experiment("l2p"))};
   options.output = folder + "/out";
   return options;
+}
+
+std::vector<SweepRun> plan(const SweepOptions& options) {
+  return plan_sweep(options, {read_experiment, InputDigests()});
 }
 
 std::vector<std::string> directories(const std::vector<SweepRun>& runs) {
@@ -44,7 +46,7 @@ TEST(SweepPlan, IsConfigurationsTimesGridTimesSeeds) {
   SweepOptions options = sweep_of_one("sweep_plan");
   options.grid = {"method={name: l2p, top_k: 3},er", "train.optimizer.lr=0.1, 1e-2"};
   options.seeds = {1, 2};
-  const std::vector<SweepRun> runs = plan_sweep(options);
+  const std::vector<SweepRun> runs = plan(options);
   EXPECT_EQ(directories(runs),
             (std::vector<std::string>{"small-method=name-l2p-top_k-3-train.optimizer.lr=0.1-s1",
                                       "small-method=name-l2p-top_k-3-train.optimizer.lr=0.1-s2",
@@ -64,38 +66,59 @@ TEST(SweepPlan, IsConfigurationsTimesGridTimesSeeds) {
 TEST(SweepPlan, KeepsTheConfigurationsSeedWithoutSeeds) {
   SweepOptions options = sweep_of_one("sweep_seedless");
   options.set = {"seed=7"};
-  EXPECT_EQ(plan_sweep(options).at(0).seed, 7);
+  EXPECT_EQ(plan(options).at(0).seed, 7);
 }
 
 TEST(SweepPlan, KnowsARunByWhatItsNumbersDependOn) {
   SweepOptions options = sweep_of_one("sweep_keys");
   options.seeds = {1};
-  const std::string key = plan_sweep(options).at(0).key;
+  const std::string key = plan(options).at(0).key;
   for (const char* same : {"name=other", "threads=4", "device=cpu", "train.checkpoint_seconds=9",
-                           "train.epochs=3", "method={\"name\": l2p}", "seed=5"}) {
+                           "train.epochs=3", "method={\"name\": l2p}", "seed=5",
+                           "method.top_k=5", "memory_limit=1GiB", "train.workers=3",
+                           "eval.offline_result=x.json", "dataset.train_per_class=16"}) {
     options.set = {same};
-    EXPECT_EQ(plan_sweep(options).at(0).key, key) << same;
+    EXPECT_EQ(plan(options).at(0).key, key) << same;
   }
   for (const char* other : {"train.epochs=4", "method.top_k=4", "dataset.classes=12", "method=er",
                             "precision=bf16", "efficiency.token_merging.n=2"}) {
     options.set = {other};
-    EXPECT_NE(plan_sweep(options).at(0).key, key) << other;
+    EXPECT_NE(plan(options).at(0).key, key) << other;
   }
+}
+
+TEST(SweepPlan, KnowsDataAndWeightsByTheirContent) {
+  SweepOptions options = sweep_of_one("sweep_content");
+  const std::string folder = std::filesystem::path(options.output).parent_path();
+  for (const char* name : {"/a", "/b", "/c"}) {
+    std::filesystem::create_directories(folder + name);
+    write_text(folder + name + "/train.bin", std::string(3074, name[1] == 'c' ? '\4' : '\3'));
+    write_text(folder + name + "/test.bin", std::string(3074, name[1] == 'c' ? '\4' : '\3'));
+    write_text(folder + name + ".pth", name[1] == 'c' ? "other" : "weights");
+  }
+  const auto key = [&](const std::string& data, const std::string& weights) {
+    options.set = {"dataset={name: cifar100, root: '" + folder + "/" + data + "'}",
+                   "backbone.weights=" + folder + "/" + weights + ".pth"};
+    return plan(options).at(0).key;
+  };
+  EXPECT_EQ(key("a", "a"), key("b", "b")) << "moved";
+  EXPECT_NE(key("a", "a"), key("c", "a"));
+  EXPECT_NE(key("a", "a"), key("a", "c"));
 }
 
 TEST(SweepPlan, TakesARunThatIsGivenTwiceOnce) {
   SweepOptions options = sweep_of_one("sweep_merged");
   options.configs.push_back(options.configs.front());
   options.grid = {"train.epochs=2,3,2"};
-  EXPECT_EQ(plan_sweep(options).size(), 2U);
+  EXPECT_EQ(plan(options).size(), 2U);
 }
 
 TEST(SweepPlan, FindsAFolderByItsKey) {
   SweepOptions options = sweep_of_one("sweep_found");
-  const std::string key = plan_sweep(options).at(0).key;
+  const std::string key = plan(options).at(0).key;
   std::filesystem::create_directories(options.output + "/called-otherwise-" + key);
   options.grid = {"train.epochs=3,4"};  // 3 is what the configuration has
-  const std::vector<SweepRun> runs = plan_sweep(options);
+  const std::vector<SweepRun> runs = plan(options);
   EXPECT_EQ(runs.at(0).directory, "called-otherwise-" + key);
   EXPECT_EQ(runs.at(1).directory, "small-train.epochs=4-s42-" + runs.at(1).key);
 }
@@ -104,7 +127,7 @@ TEST(SweepPlan, MakesAnyValueAFileName) {
   SweepOptions options = sweep_of_one("sweep_names");
   options.set = {"name=../\"up\" {and} away"};
   options.grid = {"backbone.weights=a/b c.pth,\"x,y\"," + std::string(400, 'z')};
-  const std::vector<SweepRun> runs = plan_sweep(options);
+  const std::vector<SweepRun> runs = plan(options);
   EXPECT_EQ(directories(runs)[0], "..-up-and-away-backbone.weights=a-b-c.pth-s42");
   EXPECT_EQ(directories(runs)[1], "..-up-and-away-backbone.weights=x-y-s42");
   EXPECT_LT(runs.at(2).directory.size(), 200U);
@@ -121,12 +144,13 @@ TEST(SweepPlan, RefusesABadGridWithASentence) {
       {"seed=1,2", "--seeds"},
       {"device=cpu,cuda", "--grid device: no number depends on it"},
       {"threads=1,2", "--grid threads: no number depends on it"},
-      {"train.checkpoint_seconds=1,2", "no number depends on it"}};
+      {"train.checkpoint_seconds=1,2", "no number depends on it"},
+      {"memory_limit=1GiB,2GiB", "--grid memory_limit: no number depends on it"}};
   for (const auto& [grid, message] : bad) {
     SweepOptions options = sweep_of_one("sweep_bad");
     options.grid = {grid};
     try {
-      plan_sweep(options);
+      plan(options);
       ADD_FAILURE() << grid << " was accepted";
     } catch (const Error& error) {
       EXPECT_NE(std::string(error.what()).find(message), std::string::npos) << error.what();
@@ -134,7 +158,7 @@ TEST(SweepPlan, RefusesABadGridWithASentence) {
   }
   SweepOptions twice = sweep_of_one("sweep_bad");
   twice.grid = {"train.epochs=1", "train.epochs=2"};
-  EXPECT_THROW(plan_sweep(twice), Error);
+  EXPECT_THROW(plan(twice), Error);
 }
 
 /// Starts `rep sweep` with these arguments, sends it `signal` as soon as `ready`, and waits for it;
@@ -245,7 +269,7 @@ TEST(Sweep, RefusesAnUnknownOptionOfTheMethodBeforeItBegins) {
                   " --grid method.top_k=2 --set method.top_q=1 --output " + options.output);
   EXPECT_EQ(refused.exit_code, 1);
   EXPECT_EQ(occurrences(refused.output,
-                        "^rep: small-method.top_k=2-s42-[0-9a-f]+: [^\n]*unknown key 'top_q'[^\n]*"
+                        "^rep: [^\n]*c.yaml: --set method.top_q: unknown key 'top_q'[^\n]*"
                         "did you mean 'top_k'[^\n]*\n$"),
             1)
       << refused.output;
@@ -268,6 +292,39 @@ TEST(Sweep, SaysWhatSlurmLacksInASentence) {
   EXPECT_EQ(bad.exit_code, 1);
   EXPECT_EQ(occurrences(bad.output, "^rep: --time: '[^\n]*has signs that no such value has"), 1)
       << bad.output;
+}
+
+TEST(Sweep, PrintsTheBatchScriptInADryRun) {
+  const SweepOptions options = sweep_of_one("sweep_dry_slurm");
+  const Finished dry =
+      shell_command("PATH=/usr/bin:/bin " REP_EXECUTABLE " sweep " + options.configs[0] +
+                    " --seeds 1,2 --engine slurm --time 4:00:00 --dry-run --output " +
+                    options.output);
+  EXPECT_EQ(dry.exit_code, 0) << dry.output;
+  EXPECT_EQ(dry.output.rfind("#!/bin/bash\n#SBATCH --job-name=rep-sweep\n#SBATCH --array=0-1\n", 0),
+            0U)
+      << dry.output;
+  EXPECT_EQ(occurrences(dry.output, "#SBATCH --time=4:00:00\n"), 1);
+  EXPECT_EQ(occurrences(dry.output, "arguments=\\(run [^\n]*c.yaml --seed [12] "), 2) << dry.output;
+  EXPECT_FALSE(std::filesystem::exists(options.output));
+}
+
+TEST(Sweep, TakesSeedsWithBlanksOrCommasBetween) {
+  const SweepOptions options = sweep_of_one("sweep_seeds");
+  const std::string& config = options.configs[0];
+  for (const std::string& arguments :
+       {config + " --seeds 1 2 3", config + " --seeds 1,2,3", "--seeds 1 2 3 " + config,
+        "--seeds 1,2 " + config + " --seeds 3", config + " --seeds=1 --seeds=2,3"}) {
+    const Finished dry =
+        rep_command("sweep " + arguments + " --dry-run --output " + options.output);
+    EXPECT_EQ(dry.exit_code, 0) << arguments << dry.output;
+    for (const char* seed : {"1", "2", "3"}) {
+      EXPECT_EQ(occurrences(dry.output, std::string("--seed ") + seed + " "), 1) << arguments;
+    }
+    EXPECT_EQ(occurrences(dry.output, "\n"), 3) << arguments;
+  }
+  EXPECT_EQ(rep_command("sweep " + config + " --seeds -1 --dry-run").exit_code, 1);
+  EXPECT_EQ(rep_command("sweep --seeds 1 2").exit_code, 2) << "no experiment";
 }
 
 /// Programs of a pretended SLURM in `folder`: what sbatch is given is there afterwards, and squeue
@@ -343,7 +400,7 @@ TEST(Sweep, KilledAndStoppedEndsWithTheResultsOfTheRunsAlone) {
     options.configs = {config};
     options.seeds = {1, 2};
     options.output = out;
-    return plan_sweep(options);
+    return plan(options);
   }();
   for (const SweepRun& run : runs) {  // nobody is at work any more
     EXPECT_TRUE(FileLock::try_take(out + "/" + run.directory + "/lock").has_value());
@@ -385,7 +442,7 @@ TEST(Sweep, WaitsForAFolderThatAnotherProcessIsAtWorkIn) {
   options.configs = {
       write_text(folder + "/c.yaml", edited(small_experiment("l2p"), "epochs: 3", "epochs: 1"))};
   options.output = folder + "/out";
-  const std::string run = options.output + "/" + plan_sweep(options).at(0).directory;
+  const std::string run = options.output + "/" + plan(options).at(0).directory;
   std::filesystem::create_directories(run);
   std::optional<FileLock> lock = FileLock::try_take(run + "/lock");
   ASSERT_TRUE(lock.has_value());

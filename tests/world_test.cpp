@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "core/error.h"
+#include "tensor/torch.h"
 #include "tests/json_schema.h"
 #include "tests/run_command.h"
 
@@ -112,6 +113,34 @@ TEST_P(TwoProcesses, LearnWhatOneLearns) {
 
 INSTANTIATE_TEST_SUITE_P(Methods, TwoProcesses,
                          ::testing::Values("l2p", "dualprompt", "coda_prompt", "finetune", "ewc"));
+
+// Sums of bits are the same, the values are not.
+TEST(World, SeesValuesThatDifferInTheirOrderAlone) {
+  const std::string port = std::to_string(24000 + static_cast<int>(::getpid()) % 8000);
+  std::vector<pid_t> children;
+  for (const char* rank : {"0", "1"}) {
+    children.push_back(fork());
+    if (children.back() != 0) continue;
+    const Environment torchrun({{"RANK", rank}, {"WORLD_SIZE", "2"}, {"MASTER_PORT", port}});
+    int code = 1;
+    try {
+      const World world = World::join();
+      const torch::Tensor values = torch::tensor({1.0F, 2.0F});
+      world.expect_equal({values}, "equal values");
+      code = 2;
+      world.expect_equal({*rank == '0' ? values : values.flip(0)}, "the values");
+    } catch (const Error& error) {
+      const bool expected = std::string(error.what()).rfind("the values differ", 0) == 0;
+      code = code == 2 && expected ? 0 : 3;
+    }
+    _exit(code);
+  }
+  for (const pid_t child : children) {
+    int status = 0;
+    waitpid(child, &status, 0);
+    EXPECT_EQ(exit_status(status), 0);
+  }
+}
 
 TEST(World, RefusesAMethodWhoseLossIsNoMeanOverImages) {
   const std::string folder = fresh_folder("world_er");

@@ -91,7 +91,7 @@ void run_bench(const BenchArguments& arguments) {
   if (arguments.data) {
     const Json result = bench_data(config);
     if (arguments.json) {
-      std::cout << result.dump(1) << "\n";
+      std::cout << to_text(result, 1) << "\n";
     } else {
       print_data(result);
     }
@@ -102,7 +102,7 @@ void run_bench(const BenchArguments& arguments) {
   resolve_pretrained(config, nullptr);
   const Json result = bench(config, arguments.steps, arguments.warmup, arguments.reference);
   if (arguments.json) {
-    std::cout << result.dump(1) << "\n";
+    std::cout << to_text(result, 1) << "\n";
   } else {
     print(result);
   }

@@ -58,7 +58,7 @@ void list(const ListArguments& arguments) {
              {"metrics", entries<Metric>()}};
   if (!arguments.kind.empty()) lists = Json{{arguments.kind, lists[arguments.kind]}};
   if (arguments.json) {
-    std::cout << lists.dump(2) << "\n";
+    std::cout << to_text(lists, 2) << "\n";
   } else {
     print_table(lists);
   }

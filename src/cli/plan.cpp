@@ -62,7 +62,7 @@ void run_plan(const PlanArguments& arguments) {
   set_threads(config.threads);
   const Json result = plan(config, options);
   if (arguments.json) {
-    std::cout << result.dump(1) << "\n";
+    std::cout << to_text(result, 1) << "\n";
   } else {
     print(result);
   }

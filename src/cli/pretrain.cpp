@@ -26,6 +26,7 @@ void run(const Arguments& arguments) {
   const Config config = read_pretraining(arguments.config, arguments.set);
   set_threads(config.threads);
   const std::string path = arguments.output.empty() ? pretrained_path(config) : arguments.output;
+  const FileLock lock = lock_pretraining(path, nullptr);
   pretrain(config, path, progress);
   std::cout << path << "\n";
 }

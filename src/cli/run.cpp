@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <iostream>
 #include <memory>
+#include <optional>
 
 #include "cli/commands.h"
 #include "cli/human.h"
@@ -12,6 +13,7 @@
 #include "run/experiment.h"
 #include "run/loops.h"
 #include "run/pretrain.h"
+#include "run/run_folder.h"
 #include "run/session.h"
 #include "run/setup.h"
 #include "tensor/device.h"
@@ -79,7 +81,7 @@ void print_plan(const Config& config) {
                      {"test_images", task.test.size()},
                      {"iterations", steps_of_task(config.train, images)}});
   }
-  std::cout << Json{{"config", to_json(config)}, {"tasks", tasks}}.dump(1) << "\n";
+  std::cout << to_text(Json{{"config", to_json(config)}, {"tasks", tasks}}, 1) << "\n";
 }
 
 void run(const Arguments& arguments) {
@@ -96,6 +98,9 @@ void run(const Arguments& arguments) {
   const auto verbosity = arguments.quiet || !world->writes() ? Progress::Verbosity::kQuiet
                          : arguments.verbose                 ? Progress::Verbosity::kVerbose
                                                              : Progress::Verbosity::kNormal;
+  // Before anything is opened or pre-trained: two processes in one folder would spoil it.
+  std::optional<FileLock> lock;
+  if (world->writes()) lock.emplace(lock_run_folder(output));
   Progress progress(verbosity, world->writes() ? output + "/run.log" : "");
   const std::string blas = blas_name();
   progress.detail("threads " + std::to_string(threads) + ", BLAS " + blas);

@@ -7,6 +7,8 @@
 #include "cli/override_flags.h"
 #include "core/error.h"
 #include "core/interrupt.h"
+#include "core/numbers.h"
+#include "run/inputs.h"
 #include "run/setup.h"
 #include "study/slurm.h"
 
@@ -31,17 +33,6 @@ void refuse_slurm_options(const SlurmOptions& slurm) {
   }
 }
 
-/// What a run would refuse before it reads data, while nothing has begun.
-void check(const std::vector<SweepRun>& runs) {
-  for (const SweepRun& run : runs) {
-    try {
-      read_experiment(run.config, run.overrides);
-    } catch (const Error& error) {
-      throw Error(run.directory + ": " + error.what());
-    }
-  }
-}
-
 void sweep(Arguments& arguments) {
   SweepOptions& options = arguments.options;
   if (!arguments.status.empty()) {
@@ -51,10 +42,11 @@ void sweep(Arguments& arguments) {
   const bool in_slurm = arguments.engine == "slurm";
   if (!in_slurm) refuse_slurm_options(arguments.slurm);
   options.set = arguments.flags.overrides();
-  const std::vector<SweepRun> runs = plan_sweep(options);
-  check(runs);
+  if (options.configs.empty()) throw CLI::RequiredError("configs");
+  const std::vector<SweepRun> runs = plan_sweep(options, {read_experiment, InputDigests()});
   if (arguments.dry_run) {
-    std::cout << describe_sweep(options, runs);
+    std::cout << (in_slurm ? describe_batch(options, arguments.slurm, runs)
+                           : describe_sweep(options, runs));
     return;
   }
   catch_interrupts();
@@ -63,6 +55,19 @@ void sweep(Arguments& arguments) {
     submit_sweep(options, arguments.slurm, runs, progress);
   } else {
     run_sweep(options, runs, progress);
+  }
+}
+
+/// Seeds up to the first word that is not a number; from there on experiments.
+void take_seeds(const std::vector<std::string>& words, Arguments& arguments) {
+  for (const std::string& word : words) {
+    const auto seed = parse_number<int64_t>(word);
+    if (seed && *seed < 0) throw Error("--seeds: " + word + " is negative");
+    if (seed) {
+      arguments.options.seeds.push_back(*seed);
+    } else {
+      arguments.options.configs.push_back(word);
+    }
   }
 }
 
@@ -77,7 +82,7 @@ void add_slurm_options(CLI::App& command, Arguments& arguments) {
   const std::string group =
       "With --engine slurm (cores: what the configurations say of threads, "
       "or 1; sbatch's environment variables work, too)";
-  command.add_option("--time", slurm.time, "Of a run, e.g. 4:00:00; out of it, it is queued anew")
+  command.add_option("--time", slurm.time, "Of a run, e.g. 4:00:00; out of it, it is requeued")
       ->group(group);
   command.add_option("--partition", slurm.partition, "Where the runs are queued")->group(group);
   command.add_option("--gres", slurm.gres, "Of a run, e.g. gpu:1")->group(group);
@@ -96,17 +101,20 @@ void add_sweep_command(CLI::App& app) {
       "Example: rep sweep configs/cifar100/l2p.yaml configs/cifar100/er.yaml --seeds 1,2,3 \\\n"
       "           --grid train.optimizer.lr=0.001,0.01 --output results/rates");
   CLI::Option* configs =
-      command->add_option("configs", options.configs, "Experiments (YAML)")->required();
+      command->add_option("configs", options.configs, "Experiments (YAML)");
   command
       ->add_option("--grid", options.grid,
                    "Try these values of a key, each with each other's; commas within [], {} or "
                    "quotes do not separate")
       ->type_name("KEY=V1,V2,...")
       ->allow_extra_args(false);
-  command->add_option("--seeds", options.seeds, "The runs' seeds, e.g. 1,2,3 [as configured]")
+  command
+      ->add_option_function<std::vector<std::string>>(
+          "--seeds",
+          [arguments](const std::vector<std::string>& words) { take_seeds(words, *arguments); },
+          "The runs' seeds: 1,2,3 or 1 2 3 [as configured]")
       ->delimiter(',')
-      ->allow_extra_args(false)
-      ->check(kCount);
+      ->type_name("INT...");
   arguments->flags.add_to(*command);
   command
       ->add_option("--jobs", options.jobs,
@@ -116,15 +124,12 @@ void add_sweep_command(CLI::App& app) {
   command->add_option("--output", options.output, "Holds a folder for each run")
       ->capture_default_str();
   command->add_flag("--dry-run", arguments->dry_run,
-                    "List the runs and how far they are; run nothing");
+                    "List the runs and how far they are, or print the batch script; run nothing");
   add_slurm_options(*command, *arguments);
   command
       ->add_option_function<std::string>(
           "--status",
-          [arguments, configs](const std::string& output) {
-            arguments->status = output;
-            configs->required(false);
-          },
+          [arguments](const std::string& output) { arguments->status = output; },
           "How far each run of the sweep into this folder is: new, queued, running, unfinished, "
           "failed (and why) or finished")
       ->type_name("OUTPUT")

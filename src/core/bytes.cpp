@@ -34,7 +34,7 @@ int64_t parse_bytes(const std::string& text, const std::string& where) {
       return std::llround(bytes);
     }
   }
-  throw Error(where + ": '" + text + "' is no number of bytes; write for example 2GiB or 512MiB");
+  throw Error(where + ": '" + text + "' is not a size in bytes; write for example 2GiB or 512MiB");
 }
 
 std::string show_bytes(int64_t bytes) {

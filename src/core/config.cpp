@@ -2,6 +2,8 @@
 
 #include <yaml-cpp/eventhandler.h>
 
+#include <algorithm>
+#include <cctype>
 #include <set>
 #include <sstream>
 
@@ -47,7 +49,7 @@ class Inspector : public YAML::EventHandler {
   }
   void OnScalar(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
                 const std::string& value) override {
-    if (!is_utf8(value)) source_.fail(mark, "a text whose escapes do not give UTF-8");
+    if (!is_utf8(value)) source_.fail(mark, "a string is not valid UTF-8 after unescaping");
     if (!open_.empty() && open_.back().at_key && !open_.back().keys.insert(value).second) {
       source_.fail(mark, "key " + quoted(value) + " is given twice");
     }
@@ -99,6 +101,36 @@ class Inspector : public YAML::EventHandler {
   int64_t documents_ = 0;
 };
 
+/// Line `index` of `text`, from 0; "" beyond its end.
+std::string line_at(const std::string& text, int index) {
+  std::istringstream lines(text);
+  std::string line;
+  for (int i = 0; i <= index; ++i) {
+    if (!std::getline(lines, line)) return "";
+  }
+  return line;
+}
+
+/// "; ..." for the two mistakes that YAML's own words do not name: a tab that indents, and a key
+/// without a blank after its colon, which joins the next line to one text.
+std::string likely_cause(const std::string& text, const YAML::Mark& mark) {
+  for (int line = mark.line; line >= std::max(0, mark.line - 1); --line) {
+    const std::string words = line_at(text, line);
+    const std::string number = std::to_string(line + 1);
+    if (words.substr(0, words.find_first_not_of(" \t")).find('\t') != std::string::npos) {
+      return "; line " + number + " is indented with a tab: YAML wants blanks";
+    }
+    const std::string key = words.substr(0, words.find('#'));
+    const size_t colon = key.find(':');
+    if (colon != std::string::npos && colon + 1 < key.size() && !std::isspace(static_cast<unsigned char>(key[colon + 1])) &&
+        key.find_first_of("\"'{[") == std::string::npos) {
+      return "; line " + number + " lacks a blank after its colon: write '" +
+             key.substr(0, colon + 1) + " " + key.substr(colon + 1) + "'";
+    }
+  }
+  return "";
+}
+
 YAML::Node parse_untrusted(const std::string& text, const Source& source) {
   if (text.size() > kLargestFile) source.fail(YAML::Mark::null_mark(), "larger than 1 MiB");
   // Outside of quotes yaml-cpp takes a zero byte for the beginning of an escape.
@@ -113,7 +145,7 @@ YAML::Node parse_untrusted(const std::string& text, const Source& source) {
     }
     return YAML::Load(text);
   } catch (const YAML::Exception& e) {
-    source.fail(e.mark, "not valid YAML: " + one_line(e.msg));
+    source.fail(e.mark, "not valid YAML: " + one_line(e.msg) + likely_cause(text, e.mark));
   }
 }
 
@@ -192,7 +224,7 @@ Config parse_config(const std::string& text, const std::string& file,
   YAML::Node root = parse_untrusted(text, {file, true});
   for (const std::string& override_text : overrides) {
     const Override given = parse_override(override_text);
-    // A root that is no mapping is complained of below.
+    // A root that is not a mapping is complained of below.
     if (root.IsMap() || root.IsNull()) root.reset(with_override(root, given, 0));
   }
   Config config;
@@ -200,6 +232,26 @@ Config parse_config(const std::string& text, const std::string& file,
   config.fields(reader);
   reader.reject_unknown_keys();
   return config;
+}
+
+Json identity(const Config& config, const Json& inputs) {
+  Json json = to_json(config, FieldWriter::Which::kIdentity);
+  json["inputs"] = inputs;
+  return json;
+}
+
+std::string first_difference(const Json& was, const Json& is, const std::string& path) {
+  for (const auto& [key, value] : was.items()) {
+    const std::string full = path.empty() ? key : path + "." + key;
+    if (!is.contains(key)) return full + " is gone";
+    if (value == is[key]) continue;
+    if (value.is_object() && is[key].is_object()) return first_difference(value, is[key], full);
+    return full + " was " + to_text(value) + " and is " + to_text(is[key]);
+  }
+  for (const auto& [key, value] : is.items()) {
+    if (!was.contains(key)) return (path.empty() ? key : path + "." + key) + " is new";
+  }
+  return "";
 }
 
 }  // namespace rep

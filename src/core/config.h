@@ -53,7 +53,7 @@ struct BackboneConfig {
   template <class Visitor>
   void fields(Visitor&& visit) {
     visit("name", name);
-    visit("weights", weights);
+    visit("weights", weights, path_of_input);
     visit("normalise", normalise, one_of({"none", "imagenet", "cifar", "half"}));
     visit("image_size", image_size, at_least(0));
     visit("patch_size", patch_size, at_least(0));
@@ -72,7 +72,7 @@ struct QueryBackboneConfig {
   template <class Visitor>
   void fields(Visitor&& visit) {
     visit("name", name);
-    visit("weights", weights);
+    visit("weights", weights, path_of_input);
   }
 };
 
@@ -185,8 +185,8 @@ struct TrainConfig {
     visit("schedule", schedule, one_of({"constant", "cosine", "coda", "coda_no_lag"}));
     visit("clip_norm", clip_norm, at_least(0));
     visit("augment", augment, one_of({"l2p", "coda", "crop", "none"}));
-    visit("workers", workers, between(1, 64));
-    visit("checkpoint_seconds", checkpoint_seconds, at_least(0));
+    visit("workers", workers, between(1, 64), not_identity);
+    visit("checkpoint_seconds", checkpoint_seconds, at_least(0), not_identity);
   }
 };
 
@@ -200,7 +200,7 @@ struct EvalConfig {
   void fields(Visitor&& visit) {
     visit("batch_size", batch_size, at_least(1));
     visit("classes", classes, one_of({"seen", "all"}));
-    visit("offline_result", offline_result);
+    visit("offline_result", offline_result, other_path);
   }
 };
 
@@ -211,22 +211,22 @@ struct Config {
   std::string precision = "fp32";  // fp32 | bf16
   int64_t threads = 0;             // 0: all cores
   std::string memory_limit;        // 2GiB: a run whose CPU tensors take more stops; "": none
-  Section dataset{"synthetic", {}, "", {}};
+  Section dataset{"synthetic", {}, ""};
   StreamConfig stream;
   BackboneConfig backbone;
-  Section method{"l2p", {}, "", {}};
+  Section method{"l2p", {}, ""};
   EfficiencyConfig efficiency;
   TrainConfig train;
   EvalConfig eval;
 
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("name", name);
+    visit("name", name, not_identity);
     visit("seed", seed, at_least(0));
-    visit("device", device);
+    visit("device", device, not_identity);
     visit("precision", precision, one_of({"fp32", "bf16"}));
-    visit("threads", threads, at_least(0));
-    visit("memory_limit", memory_limit);
+    visit("threads", threads, at_least(0), not_identity);  // see RunFolder for a resume
+    visit("memory_limit", memory_limit, not_identity);
     visit("dataset", dataset);
     visit("stream", stream);
     visit("backbone", backbone);
@@ -236,6 +236,14 @@ struct Config {
     visit("eval", eval);
   }
 };
+
+/// What makes a run the run it is: every field that is not marked otherwise where it is visited,
+/// options of data set and method included, and under "inputs" the digests of what paths lead to
+/// (run/inputs.h). An option that is written at its default is one that is left out. A resume, the
+/// key of a sweep's run, a report's rows and scripts/plot.py go by this and nothing else.
+Json identity(const Config& config, const Json& inputs = Json::object());
+/// "train.epochs was 5 and is 6": the first difference between two identities; "" for none.
+std::string first_difference(const Json& was, const Json& is, const std::string& path = "");
 
 /// Reads a YAML file, applies `key.sub=value` overrides in order (the value is YAML), rejects
 /// unknown keys and values out of range. The options of `dataset` and `method` are only located,

@@ -21,6 +21,16 @@ class Error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// A loss, a parameter or a prediction is not finite: the run stops, and its folder goes back to the
+/// last checkpoint that is known to be good. Says what may help.
+class Diverged : public Error {
+ public:
+  explicit Diverged(const std::string& what)
+      : Error(what +
+              "; lower train.optimizer.lr or set train.clip_norm, and --resume goes on from the "
+              "last good checkpoint (or from the beginning, where there is none)") {}
+};
+
 /// SIGINT or SIGTERM arrived and the run's state was saved. Caught only in main().
 class Interrupted : public std::runtime_error {
  public:

@@ -18,6 +18,16 @@ std::string describe(const YAML::Node& node) {
   return node.IsMap() ? "a mapping" : "nothing";
 }
 
+/// "; write 'epochs: 3'..." for a text that is a known key and its value without a blank between.
+std::string missing_blank(const std::string& text, const std::vector<std::string>& known) {
+  const size_t colon = text.find(':');
+  if (colon == std::string::npos || colon + 1 == text.size()) return "";
+  const std::string key = text.substr(0, colon);
+  if (!known.empty() && std::find(known.begin(), known.end(), key) == known.end()) return "";
+  return "; a blank is missing after the colon: write '" + key + ": " + text.substr(colon + 1) +
+         "'";
+}
+
 /// "a.yaml:3", or "--set train.lr" for what came from the command line.
 std::string place(const YAML::Node& node, const std::string& file) {
   if (node.Tag().rfind(kOverrideTag, 0) == 0) return node.Tag();
@@ -69,7 +79,8 @@ FieldReader::FieldReader(YAML::Node node, std::string file, std::string path,
       known_(std::move(ignored)) {
   // Nothing is an empty mapping: a block whose every line is commented out.
   if (!node_.IsMap() && !node_.IsNull()) {
-    fail(node_, path_, "expected a mapping of keys to values, got " + describe(node_));
+    fail(node_, path_, "expected a mapping of keys to values, got " + describe(node_) +
+                           (node_.IsScalar() ? missing_blank(node_.Scalar(), {}) : ""));
   }
 }
 
@@ -81,7 +92,8 @@ void FieldReader::reject_unknown_keys() const {
   for (const auto& item : node_) {
     const std::string& key = item.first.Scalar();
     if (std::find(known_.begin(), known_.end(), key) != known_.end()) continue;
-    const std::string suggestion = did_you_mean(key, known_);
+    std::string suggestion = missing_blank(key, known_);
+    if (suggestion.empty()) suggestion = did_you_mean(key, known_);
     throw Error(place(item.first, file_) + ": unknown key " + quoted(key) +
                 (suggestion.empty() ? "; known: " + join(known_) : suggestion));
   }

@@ -3,13 +3,13 @@
 #include <yaml-cpp/yaml.h>
 
 #include <cstdint>
-#include <functional>
 #include <string>
 #include <type_traits>
 #include <utility>
 #include <variant>
 #include <vector>
 
+#include "core/files.h"
 #include "core/json.h"
 
 namespace rep {
@@ -24,11 +24,10 @@ namespace rep {
 ///   };
 ///
 /// A field is bool, int64_t, double, std::string, a std::vector of those, WordOrList, Section, or
-/// another such struct (nested). Every third argument is an optional check.
-template <class T>
-using Check = std::function<std::string(const T&)>;  // "" or what is wrong: "must be at least 1"
+/// another such struct (nested). What else there is to say of it follows as attributes, in any
+/// order: bounds, whether it is part of a run's identity, whether it is a path, what it means.
 
-/// Checks for numbers (int64_t and double alike) and for words.
+/// Bounds of numbers (int64_t and double alike) and of words.
 struct AtLeast {
   double low;
 };
@@ -49,7 +48,35 @@ inline Above above(double low) { return {low}; }
 inline Between between(double low, double high) { return {low, high}; }
 inline Below from_to_below(double low, double high) { return {low, high}; }
 inline OneOf one_of(std::vector<std::string> words) { return {std::move(words)}; }
-struct Unchecked {};
+
+/// The field is not part of a run's identity: no number of a result depends on it.
+struct NotIdentity {};
+inline constexpr NotIdentity not_identity{};
+/// A path, of which what lies there is part of the identity (by its digest), and where it lies is
+/// not. It may begin with ~/ for the home folder.
+struct PathOfInput {};
+inline constexpr PathOfInput path_of_input{};
+/// A path that is no input: no part of the identity either; it may begin with ~/.
+struct OtherPath {};
+inline constexpr OtherPath other_path{};
+/// What a field means, for lists and schemas: one sentence, the unit, and the source of a default.
+struct Doc {
+  const char* text;
+  const char* unit = "";
+  const char* source = "";
+};
+inline Doc doc(const char* text, const char* unit = "", const char* source = "") {
+  return {text, unit, source};
+}
+
+template <class A>
+inline constexpr bool is_bound_v = std::is_same_v<A, AtLeast> || std::is_same_v<A, Above> ||
+                                   std::is_same_v<A, Between> || std::is_same_v<A, Below> ||
+                                   std::is_same_v<A, OneOf>;
+template <class A>
+inline constexpr bool is_path_v = std::is_same_v<A, PathOfInput> || std::is_same_v<A, OtherPath>;
+template <class A>
+inline constexpr bool is_outside_identity_v = std::is_same_v<A, NotIdentity> || is_path_v<A>;
 
 /// A word or a list of integers: `class_order: natural` or `class_order: [3, 1, 2]`.
 using WordOrList = std::variant<std::string, std::vector<int64_t>>;
@@ -64,7 +91,8 @@ struct Section {
   std::string name;
   YAML::Node node;    // the whole map, `name` included
   std::string where;  // "l2p.yaml: method" (file, dotted key), for messages
-  Json effective;     // every option with its value, filled when the options were read
+  Json effective = nullptr;  // every option with its value, filled when the options were read
+  Json identity = nullptr;   // the same, of those that are part of a run's identity
 };
 
 /// A mapping being read: hands out children by key and, at the end, complains of keys never asked
@@ -78,8 +106,8 @@ class FieldReader {
   /// The options of a Section.
   explicit FieldReader(const Section& section);
 
-  template <class T, class C = Unchecked>
-  void operator()(const char* key, T& value, const C& check = {});
+  template <class T, class... Attributes>
+  void operator()(const char* key, T& value, const Attributes&... attributes);
 
   /// Throws Error "a.yaml:2: unknown key 'epoch' (did you mean 'epochs'?)".
   void reject_unknown_keys() const;
@@ -105,9 +133,6 @@ class FieldReader {
   void check(const YAML::Node& node, const std::string& key, double value, Below c) const;
   void check(const YAML::Node& node, const std::string& key, const std::string& value,
              const OneOf& c) const;
-  template <class T>
-  void check(const YAML::Node&, const std::string&, const T&, Unchecked) const {}
-
   YAML::Node find(const char* key);  // undefined when it is not there
   std::string dotted(const std::string& key) const;
   /// Throws Error("FILE:LINE: KEY: PROBLEM").
@@ -120,18 +145,32 @@ class FieldReader {
   std::vector<std::string> known_;
 };
 
-/// Writes every field with its value.
+template <class T>
+struct is_vector : std::false_type {};
+template <class T>
+struct is_vector<std::vector<T>> : std::true_type {};
+/// A struct with fields of its own.
+template <class T>
+inline constexpr bool is_nested_v =
+    std::is_class_v<T> && !std::is_same_v<T, std::string> && !is_vector<T>::value &&
+    !std::is_same_v<T, Section> && !std::is_same_v<T, WordOrList>;
+
+/// Writes every field with its value, or only those that are part of a run's identity.
 class FieldWriter {
  public:
-  template <class T, class C = Unchecked>
-  void operator()(const char* key, T& value, const C& = {}) {
+  enum class Which { kAll, kIdentity };
+  explicit FieldWriter(Which which = Which::kAll) : which_(which) {}
+
+  template <class T, class... Attributes>
+  void operator()(const char* key, T& value, const Attributes&...) {
+    if (which_ == Which::kIdentity && (is_outside_identity_v<Attributes> || ...)) return;
     if constexpr (std::is_same_v<T, Section>) {
-      json[key] = value.effective.is_null() ? Json{{"name", value.name}} : value.effective;
+      const Json& options = which_ == Which::kIdentity ? value.identity : value.effective;
+      json[key] = options.is_null() ? Json{{"name", value.name}} : options;
     } else if constexpr (std::is_same_v<T, WordOrList>) {
       std::visit([&](const auto& v) { json[key] = v; }, value);
-    } else if constexpr (std::is_class_v<T> && !std::is_same_v<T, std::string> &&
-                         !is_vector<T>::value) {
-      FieldWriter nested;
+    } else if constexpr (is_nested_v<T>) {
+      FieldWriter nested(which_);
       value.fields(nested);
       json[key] = std::move(nested.json);
     } else {
@@ -141,17 +180,88 @@ class FieldWriter {
   Json json = Json::object();
 
  private:
-  template <class T>
-  struct is_vector : std::false_type {};
-  template <class T>
-  struct is_vector<std::vector<T>> : std::true_type {};
+  Which which_;
 };
 
 template <class T>
-Json to_json(T options) {
-  FieldWriter writer;
+Json to_json(T options, FieldWriter::Which which = FieldWriter::Which::kAll) {
+  FieldWriter writer(which);
   options.fields(writer);
   return std::move(writer.json);
+}
+
+/// Collects what is said of every field: [{"key": "train.epochs", "type": "integer", "default": 5,
+/// "minimum": 1, "identity": true, "doc": .., "unit": .., "source": ..}], in the words of JSON
+/// Schema where it has them. `identity` is true, false, or "content" of a path whose digest counts.
+class FieldDescriber {
+ public:
+  explicit FieldDescriber(std::string path = "") : path_(std::move(path)) {}
+
+  template <class T, class... Attributes>
+  void operator()(const char* key, T& value, const Attributes&... attributes) {
+    const std::string dotted = path_.empty() ? key : path_ + "." + key;
+    if constexpr (is_nested_v<T>) {
+      FieldDescriber nested(dotted);
+      value.fields(nested);
+      const bool outside = (is_outside_identity_v<Attributes> || ...);
+      for (Json& field : nested.json) {
+        if (outside) field["identity"] = false;
+        json.push_back(std::move(field));
+      }
+    } else {
+      FieldWriter writer;
+      writer(key, value);
+      Json field{{"key", dotted},
+                 {"type", type_of(value)},
+                 {"default", std::move(writer.json[key])},
+                 {"identity", true}};
+      (describe(field, attributes), ...);
+      json.push_back(std::move(field));
+    }
+  }
+  Json json = Json::array();
+
+ private:
+  static const char* type_of(bool) { return "boolean"; }
+  static const char* type_of(int64_t) { return "integer"; }
+  static const char* type_of(double) { return "number"; }
+  static const char* type_of(const std::string&) { return "string"; }
+  static const char* type_of(const WordOrList&) { return "string or array"; }
+  static const char* type_of(const Section&) { return "name or object"; }
+  template <class T>
+  static const char* type_of(const std::vector<T>&) {
+    return "array";
+  }
+  static void describe(Json& field, AtLeast c) { field["minimum"] = c.low; }
+  static void describe(Json& field, Above c) { field["exclusiveMinimum"] = c.low; }
+  static void describe(Json& field, Between c) {
+    field["minimum"] = c.low;
+    field["maximum"] = c.high;
+  }
+  static void describe(Json& field, Below c) {
+    field["minimum"] = c.low;
+    field["exclusiveMaximum"] = c.high;
+  }
+  static void describe(Json& field, const OneOf& c) { field["enum"] = c.words; }
+  static void describe(Json& field, NotIdentity) { field["identity"] = false; }
+  static void describe(Json& field, PathOfInput) { field["identity"] = "content"; }
+  static void describe(Json& field, OtherPath) { field["identity"] = false; }
+  static void describe(Json& field, const Doc& c) {
+    field["doc"] = c.text;
+    if (*c.unit) field["unit"] = c.unit;
+    if (*c.source) field["source"] = c.source;
+  }
+
+  std::string path_;
+};
+
+/// What there is to say of every field of `T`, with its default (FieldDescriber).
+template <class T>
+Json describe_fields() {
+  T defaults;
+  FieldDescriber describer;
+  defaults.fields(describer);
+  return std::move(describer.json);
 }
 
 /// Reads a Section's own options over their defaults; throws Error as FieldReader does.
@@ -164,22 +274,35 @@ T read_section(const Section& section) {
   return options;
 }
 
-/// The whole of a Section as it takes effect, for Section::effective.
+/// A Section's options as they take effect, for Section::effective and Section::identity.
+struct SectionOptions {
+  Json effective, identity;
+};
 template <class T>
-Json section_json(const Section& section) {
-  Json json{{"name", section.name}};
-  json.update(to_json(read_section<T>(section)));
+SectionOptions section_json(const Section& section) {
+  const T options = read_section<T>(section);
+  SectionOptions json{{{"name", section.name}}, {{"name", section.name}}};
+  json.effective.update(to_json(options));
+  json.identity.update(to_json(options, FieldWriter::Which::kIdentity));
   return json;
 }
 
 // ---- implementation ----
 
-template <class T, class C>
-void FieldReader::operator()(const char* key, T& value, const C& c) {
+template <class T, class... Attributes>
+void FieldReader::operator()(const char* key, T& value, const Attributes&... attributes) {
   const YAML::Node node = find(key);
   if (!node.IsDefined()) return;
   read(node, key, value);
-  check(node, key, value, c);
+  [[maybe_unused]] const auto apply = [&](const auto& attribute) {
+    using Attribute = std::decay_t<decltype(attribute)>;
+    if constexpr (is_bound_v<Attribute>) {
+      check(node, key, value, attribute);
+    } else if constexpr (is_path_v<Attribute>) {
+      value = expand_home(value);
+    }
+  };
+  (apply(attributes), ...);
 }
 
 template <class T>

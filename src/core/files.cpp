@@ -9,16 +9,18 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 
 #include "core/error.h"
+#include "core/numbers.h"
 
 namespace rep {
 namespace {
 
 [[noreturn]] void fail(const std::string& what, const std::string& path, int error = errno) {
-  throw Error("cannot " + what + " '" + path + "': " + std::strerror(error));
+  throw Error("cannot " + what + " '" + absolute_path(path) + "': " + std::strerror(error));
 }
 
 /// A descriptor that is closed whatever happens.
@@ -149,6 +151,20 @@ std::optional<FileLock> FileLock::try_take(const std::string& path) {
   return FileLock(descriptor);
 }
 
+std::optional<FileLock> FileLock::inherited(const std::string& path) {
+  struct stat wanted {};
+  if (::stat(path.c_str(), &wanted) != 0) return std::nullopt;
+  std::error_code failed;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd", failed)) {
+    const auto number = parse_number<int>(entry.path().filename().string());
+    struct stat open {};
+    if (!number || ::fstat(*number, &open) != 0) continue;
+    if (open.st_dev != wanted.st_dev || open.st_ino != wanted.st_ino) continue;
+    if (::flock(*number, LOCK_EX | LOCK_NB) == 0) return FileLock(*number);
+  }
+  return std::nullopt;
+}
+
 FileLock FileLock::take(const std::string& path) { return FileLock(open_locked(path, 0)); }
 
 FileLock::FileLock(FileLock&& other) noexcept : descriptor_(other.descriptor_) {
@@ -157,6 +173,19 @@ FileLock::FileLock(FileLock&& other) noexcept : descriptor_(other.descriptor_) {
 
 FileLock::~FileLock() {
   if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+std::string expand_home(const std::string& path) {
+  const char* const home = std::getenv("HOME");
+  const size_t at = path.rfind("~/", 0) == 0 ? 0 : path.find(":~/") + 1;
+  if (!home || (at == 0 && path.rfind("~/", 0) != 0)) return path;
+  return path.substr(0, at) + home + path.substr(at + 1);
+}
+
+std::string absolute_path(const std::string& path) {
+  std::error_code failed;
+  const std::filesystem::path whole = std::filesystem::absolute(path, failed);
+  return failed || path.empty() ? path : whole.lexically_normal().string();
 }
 
 void make_directories(const std::string& path) {

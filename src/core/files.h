@@ -54,6 +54,9 @@ class FileLock {
  public:
   /// Nothing when another process holds it. Throws Error where nothing can be locked.
   static std::optional<FileLock> try_take(const std::string& path);
+  /// The lock that whoever started this process handed on to it with an open descriptor (a sweep, a
+  /// batch job), if there is one on this file.
+  static std::optional<FileLock> inherited(const std::string& path);
   /// Waits for it.
   static FileLock take(const std::string& path);
   FileLock(FileLock&& other) noexcept;
@@ -65,6 +68,11 @@ class FileLock {
   explicit FileLock(int descriptor) : descriptor_(descriptor) {}
   int descriptor_;
 };
+
+/// The user's home in the place of a leading ~ ("~/data", "pretrain:~/c.yaml"), as shells do it.
+std::string expand_home(const std::string& path);
+/// From the root on, for messages: a path that is not depends on the current folder.
+std::string absolute_path(const std::string& path);
 
 /// mkdir -p. Throws Error.
 void make_directories(const std::string& path);

@@ -1,30 +1,50 @@
 // What an accuracy matrix a[t][i] (row t after task t, column i <= t) is summed up to. Publications
 // use one word for several of these ("average accuracy", "forgetting"): every figure here has one
 // definition and the source whose code or paper defines it so. T is the number of rows, tasks count
-// from 1 in the formulas. With one task, whatever compares tasks is 0.
+// from 1 in the formulas. With one task, whatever compares tasks is 0. A task without test images
+// has no accuracy, and every mean leaves it out.
 #include "core/metrics.h"
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <stdexcept>
 
 namespace rep {
 namespace {
 
-using Row = std::vector<double>;
+using Accuracies = std::vector<double>;
 
-double mean(const Row& row) {
-  return std::accumulate(row.begin(), row.end(), 0.0) / static_cast<double>(row.size());
+/// Mean of term(i) over the tasks i < tasks that have test images; NaN when there is none.
+template <class Term>
+double mean_over(const AccuracyMatrix& m, size_t tasks, Term&& term) {
+  double sum = 0;
+  int64_t count = 0;
+  for (size_t i = 0; i < tasks; ++i) {
+    if (m.n[i] == 0) continue;
+    sum += term(i);
+    ++count;
+  }
+  return sum / static_cast<double>(count);
 }
 
-/// Mean of term(i) over the tasks before the last; 0 when there is none.
+/// The same over the tasks before the last; 0 with one task.
 template <class Term>
 double mean_over_earlier_tasks(const AccuracyMatrix& m, Term&& term) {
-  const size_t earlier = m.a.size() - 1;
+  return m.a.size() == 1 ? 0 : mean_over(m, m.a.size() - 1, term);
+}
+
+/// Mean of term(t) over the rows after which there was something to test.
+template <class Term>
+double mean_over_rows(const AccuracyMatrix& m, Term&& term) {
   double sum = 0;
-  for (size_t i = 0; i < earlier; ++i) sum += term(i);
-  return earlier == 0 ? 0 : sum / static_cast<double>(earlier);
+  int64_t count = 0, images = 0;
+  for (size_t t = 0; t < m.a.size(); ++t) {
+    images += m.n[t];
+    if (images == 0) continue;
+    sum += term(t);
+    ++count;
+  }
+  return sum / static_cast<double>(count);
 }
 
 /// max of a[t][i] over i <= t < rows.
@@ -35,33 +55,34 @@ double best(const AccuracyMatrix& m, size_t i, size_t rows) {
 }
 
 /// (1/T) sum_i a[T][i]
-double average_accuracy(const AccuracyMatrix& m) { return mean(m.a.back()); }
+double average_accuracy(const AccuracyMatrix& m) {
+  return mean_over(m, m.a.size(), [&](size_t i) { return m.a.back()[i]; });
+}
 
 /// sum_{i<tasks} n[i] row[i] / sum_{i<tasks} n[i]: all test images together, however unequal the
 /// tasks.
-double micro(const AccuracyMatrix& m, const Row& row, size_t tasks) {
+double micro(const AccuracyMatrix& m, const Accuracies& row, size_t tasks) {
   double correct = 0, images = 0;
   for (size_t i = 0; i < tasks; ++i) {
+    if (m.n[i] == 0) continue;
     correct += static_cast<double>(m.n[i]) * row[i];
     images += static_cast<double>(m.n[i]);
   }
-  return images > 0 ? correct / images : 0;
+  return correct / images;
 }
 
 double average_accuracy_micro(const AccuracyMatrix& m) { return micro(m, m.a.back(), m.a.size()); }
 
 /// (1/T) sum_t micro(a[t]) / offline[t]
 double omega(const AccuracyMatrix& m) {
-  double sum = 0;
-  for (size_t t = 0; t < m.a.size(); ++t) sum += micro(m, m.a[t], t + 1) / m.offline[t];
-  return sum / static_cast<double>(m.a.size());
+  return mean_over_rows(m, [&](size_t t) { return micro(m, m.a[t], t + 1) / m.offline[t]; });
 }
 
 /// (1/T) sum_t (1/t) sum_{i<=t} a[t][i]
 double average_incremental_accuracy(const AccuracyMatrix& m) {
-  double sum = 0;
-  for (const Row& row : m.a) sum += mean(row);
-  return sum / static_cast<double>(m.a.size());
+  return mean_over_rows(m, [&](size_t t) {
+    return mean_over(m, t + 1, [&](size_t i) { return m.a[t][i]; });
+  });
 }
 
 /// (1/(T-1)) sum_{i<T} (max_{t<=T} a[t][i] - a[T][i]); the last row is among the maxima, so >= 0.
@@ -84,10 +105,11 @@ double backward_transfer(const AccuracyMatrix& m) {
 /// (1/(T-1)) sum_{t=2..T} (1/(t-1)) sum_{i<t} (a[t-1][i] - a[t][i]): the mean drop a step, several
 /// times smaller than the drop over the whole run.
 double forgetting_coda(const AccuracyMatrix& m) {
-  return mean_over_earlier_tasks(m, [&](size_t t) {
-    double drop = 0;
-    for (size_t i = 0; i <= t; ++i) drop += m.a[t][i] - m.a[t + 1][i];
-    return drop / static_cast<double>(t + 1);
+  if (m.a.size() == 1) return 0;
+  AccuracyMatrix earlier = m;
+  earlier.a.pop_back();
+  return mean_over_rows(earlier, [&](size_t t) {
+    return mean_over(m, t + 1, [&](size_t i) { return m.a[t][i] - m.a[t + 1][i]; });
   });
 }
 

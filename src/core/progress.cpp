@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 
 #include "core/error.h"
@@ -20,7 +21,7 @@ using Clock = std::chrono::steady_clock;
 // waits for another tenth of the task, but not for ever.
 constexpr double kBarEvery = 0.1;
 constexpr double kLineEvery = 10;
-constexpr double kLongestSilence = 60;
+constexpr double kMaxSilence = 60;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -106,7 +107,7 @@ void Progress::step(int64_t done, int64_t images, double loss) {
     draw_bar();
   } else {
     const bool tenth = (done - drawn_) * 10 >= steps_;
-    if (done >= steps_ || silence < kLineEvery || (!tenth && silence < kLongestSilence)) return;
+    if (done >= steps_ || silence < kLineEvery || (!tenth && silence < kMaxSilence)) return;
     info(fmt::format("task {}/{}: {}", task_ + 1, tasks_, status()));
   }
   last_draw_ = Clock::now();
@@ -122,11 +123,14 @@ void Progress::end_task() {
 void Progress::accuracy_row(int64_t task, const std::vector<double>& row) {
   std::string text = fmt::format("accuracy after task {}:", task + 1);
   double sum = 0;
+  int64_t tested = 0;
   for (const double accuracy : row) {
-    text += fmt::format(" {:.2f}", accuracy);
+    text += std::isnan(accuracy) ? " -" : fmt::format(" {:.2f}", accuracy);  // no test images
+    if (std::isnan(accuracy)) continue;
     sum += accuracy;
+    ++tested;
   }
-  if (row.size() > 1) text += fmt::format(" | mean {:.2f}", sum / static_cast<double>(row.size()));
+  if (tested > 1) text += fmt::format(" | mean {:.2f}", sum / static_cast<double>(tested));
   info(text);
 }
 

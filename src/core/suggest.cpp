@@ -49,8 +49,8 @@ std::string one_line(std::string text) {
 }
 
 std::string quoted(const std::string& text) {
-  constexpr size_t kLongest = 60;
-  return "'" + one_line(text.substr(0, kLongest)) + (text.size() <= kLongest ? "'" : "...'");
+  constexpr size_t kMaxLetters = 60;
+  return "'" + one_line(text.substr(0, kMaxLetters)) + (text.size() <= kMaxLetters ? "'" : "...'");
 }
 
 std::string join(const std::vector<std::string>& words, const std::string& separator) {

@@ -67,7 +67,7 @@ std::string Dataset::fingerprint_of(const std::vector<int64_t>&, const std::stri
 
 std::unique_ptr<Dataset> open_dataset(const Section& section, Split split, int64_t seed) {
   const DatasetKind& kind = Registry<DatasetKind>::get().at(section.name).value;
-  const Json options = kind.options(section);
+  const Json options = kind.options(section).effective;
   const char* const key = split == Split::kTrain ? "limit_train" : "limit_test";
   const auto limit = options.value(key, int64_t{0});
   auto dataset = kind.open(section, split, seed);

@@ -61,7 +61,7 @@ struct DatasetKind {
   /// Reads the options and opens the split; `seed` is the run's. Throws Error.
   std::unique_ptr<Dataset> (*open)(const Section& section, Split split, int64_t seed);
   /// The effective options, defaults filled in; throws Error on unknown keys.
-  Json (*options)(const Section& section);
+  SectionOptions (*options)(const Section& section);
   /// Of the split that these options choose, where it was published; null: of none.
   OfficialCounts (*official)(const Section& section, Split split) = nullptr;
   /// What costs the same to learn; null: nothing that is known without the images.
@@ -82,7 +82,7 @@ struct DatasetOptions {
   int64_t limit_train = 0, limit_test = 0;  // images kept a class; 0: all
   template <class Visitor>
   void common_fields(Visitor&& visit) {
-    visit("root", root);
+    visit("root", root, path_of_input);
     visit("limit_train", limit_train, at_least(0));
     visit("limit_test", limit_test, at_least(0));
   }

@@ -17,7 +17,7 @@ struct DecodedCacheOptions {
   std::string limit = "4GiB";  // of the folder's files together
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("folder", folder);
+    visit("folder", folder, other_path);
     visit("limit", limit);
   }
 };

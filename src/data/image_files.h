@@ -29,7 +29,7 @@ struct ImageFilesOptions : DatasetOptions {
   void common_fields(Visitor&& visit) {
     DatasetOptions::common_fields(visit);
     visit("exif_orientation", exif_orientation, one_of({"apply", "ignore"}));
-    visit("decoded_cache", decoded_cache);
+    visit("decoded_cache", decoded_cache, not_identity);
   }
 };
 

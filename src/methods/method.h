@@ -112,7 +112,7 @@ class Method {
 struct MethodKind {
   static constexpr const char* kKind = "method";
   std::unique_ptr<Method> (*make)(const MethodContext& context);
-  Json (*options)(const Section& section);  // the effective options; throws Error on unknown keys
+  SectionOptions (*options)(const Section& section);  // throws Error on unknown keys
   void (*rearrange)(Stream& stream) = nullptr;  // what the method sees of it; null: all, as it is
 };
 

@@ -9,6 +9,7 @@
 #include "core/offline_result.h"
 #include "data/dataset.h"
 #include "revision.h"
+#include "run/inputs.h"
 #include "run/loops.h"
 #include "run/memory_limit.h"
 #include "run/run_folder.h"
@@ -60,7 +61,7 @@ Json notes_on(const Session& session) {
 }
 
 // What a result says of itself before the first task.
-Json make_head(const Session& session) {
+Json make_head(const Session& session, const Json& run_identity) {
   const Config& config = session.config;
   const Learner& learner = session.learner;
   Json inputs = learner.inputs;
@@ -77,7 +78,7 @@ Json make_head(const Session& session) {
       {"name", config.name},        {"rep", {{"version", REP_VERSION}, {"revision", REP_REVISION}}},
       {"libtorch", TORCH_VERSION},  {"device", describe_device(learner.device)},
       {"started", now_utc()},       {"config", to_json(config)},
-      {"inputs", std::move(inputs)}};
+      {"identity", run_identity},   {"inputs", std::move(inputs)}};
   if (learner.world->size() > 1) head["device"]["processes"] = learner.world->size();
   if (Json notes = notes_on(session); !notes.empty()) head["notes"] = std::move(notes);
   return head;
@@ -92,7 +93,7 @@ std::string resume_line(bool found, const Result& result, const Position& positi
 }
 
 double percent(int64_t correct, int64_t images) {
-  return images == 0 ? 0.0 : 100.0 * static_cast<double>(correct) / static_cast<double>(images);
+  return 100.0 * static_cast<double>(correct) / static_cast<double>(images);  // of none: NaN
 }
 
 // One pass over every task seen so far gives both matrices' next row. After a task that the stream
@@ -117,6 +118,7 @@ AccuracyRows test_all_seen(Session& session, const Task& task, const Observers& 
 
 Result run_experiment(const Config& config, const RunOptions& options, Progress& progress) {
   MemoryLimit limit(config);
+  reset_peak_rss_bytes();  // of this experiment, not of a pre-training before it
   // What there is to learn, in what order, and who learns it.
   Session session =
       open_session(config, options.world->writes() ? options.output : "", options.world);
@@ -124,17 +126,20 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
   for (const auto& [name, input] : learner.inputs.items()) {
     if (input.contains("warning")) progress.warn(name + ": " + input["warning"].get<std::string>());
   }
-  Result result(make_head(session));
+  const Json run_identity =
+      identity(config, input_digests(config, learner.inputs, *session.train, *session.test));
+  Result result(make_head(session, run_identity));
   if (!config.eval.offline_result.empty()) {
     result.set_offline(read_offline_result(config.eval.offline_result, session.stream.classes()));
   }
 
   // Where it is kept, and who watches. From here on a kill loses nothing that was saved.
-  RunFolder folder(options.output, options.resume, config, options.world->writes());
+  RunFolder folder(options.output, options.resume, config, run_identity, options.world->writes());
   Position position;
   if (options.resume) {
     const bool found = folder.restore(learner, position, result);
     progress.info(resume_line(found, result, position, options.output));
+    for (const std::string& note : folder.notes()) progress.info(note);
   }
   options.world->expect_equal({torch::tensor({position.task, position.iteration})},
                               "the positions to go on from");
@@ -144,37 +149,43 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
   limit.save = [&](Optimizer& optimizer) { checkpoints.save(&optimizer); };
   const Observers observers{&line, &result, &checkpoints, &limit};
 
-  while (position.task < tasks) {
-    const Task& task = session.stream.tasks[static_cast<size_t>(position.task)];
-    reset_peak_tensor_bytes();
-    learner.images->set_task(task);
-    if (!position.trained) {
-      if (position.iteration == 0) {
-        result.begin_task(task, session.train->class_names(), learner.efficiency->planner.blocks());
-        learner.method->begin_task(task);
-        result.set_parameters(learner.parameters());
+  try {
+    while (position.task < tasks) {
+      const Task& task = session.stream.tasks[static_cast<size_t>(position.task)];
+      reset_peak_tensor_bytes();
+      learner.images->set_task(task);
+      if (!position.trained) {
+        if (position.iteration == 0) {
+          result.begin_task(task, session.train->class_names(),
+                            learner.efficiency->planner.blocks());
+          learner.method->begin_task(task);
+          result.set_parameters(learner.parameters());
+        }
+        train_task(session, task, position, observers);
+        learner.method->end_task(task);
+        options.world->expect_equal(learner.method->parameters(), "the parameters after a task");
+        // The task's images are never seen again by the learner past this line: only what the
+        // method itself stored.
+        result.finish_training(position.iteration, position.macs, learner.state_bytes());
+        position.trained = true;
+        checkpoints.save();
+        limit.enforce();
       }
-      train_task(session, task, position, observers);
-      learner.method->end_task(task);
-      options.world->expect_equal(learner.method->parameters(), "the parameters after a task");
-      // The task's images are never seen again by the learner past this line: only what the method
-      // itself stored.
-      result.finish_training(position.iteration, learner.state_bytes());
-      position.trained = true;
+
+      const AccuracyRows rows = test_all_seen(session, task, observers);
+      result.add_row(rows);
+      if (task.is_tested) progress.accuracy_row(position.task, rows.class_incremental);
+      result.set_queries_computed_once(learner.efficiency->queries.cached_splits());
+      folder.add_costs(result);
+
+      position = {position.task + 1, 0, position.total_iterations, false};
+      if (position.task == tasks) result.complete();
+      folder.write_result(result);
       checkpoints.save();
-      limit.enforce();
     }
-
-    const AccuracyRows rows = test_all_seen(session, task, observers);
-    result.add_row(rows);
-    if (task.is_tested) progress.accuracy_row(position.task, rows.class_incremental);
-    result.set_queries_computed_once(learner.efficiency->queries.cached_splits());
-    folder.book(result);
-
-    position = {position.task + 1, 0, position.total_iterations, false};
-    if (position.task == tasks) result.complete();
-    folder.write_result(result);
-    checkpoints.save();
+  } catch (const Diverged&) {
+    folder.step_back();
+    throw;
   }
   return result;
 }

@@ -67,13 +67,12 @@ torch::Tensor learn_from(const Share& share, Learner& learner, double clip_norm,
   return loss;
 }
 
-double finite_loss(const torch::Tensor& loss, const Step& step) {
+double finite_loss(const torch::Tensor& loss, const Step& step, size_t tasks) {
   const auto value = loss.item<double>();
   if (std::isfinite(value)) return value;
-  throw Error("the loss became " + std::to_string(value) + " in task " + std::to_string(step.task) +
-              ", epoch " + std::to_string(step.epoch) + ", step " + std::to_string(step.iteration) +
-              "; lower train.optimizer.lr or set train.clip_norm, and --resume goes on from "
-              "the last checkpoint");
+  throw Diverged("the loss became " + std::to_string(value) + " in task " +
+                 std::to_string(step.task + 1) + "/" + std::to_string(tasks) + ", epoch " +
+                 std::to_string(step.epoch + 1) + ", step " + std::to_string(step.iteration));
 }
 
 // The training of one task.
@@ -162,7 +161,9 @@ class TaskTraining {
     Step step{task_.index, epoch, position_.iteration, batch.size(), scheduled_lr(train_, epoch)};
     // On a GPU reading the loss waits for the step, so there only now and then.
     step.is_logged = position_.iteration % kLogInterval == 0 || is_over();
-    if (step.is_logged || learner.device.is_cpu()) step.loss = finite_loss(loss, step);
+    if (step.is_logged || learner.device.is_cpu()) {
+      step.loss = finite_loss(loss, step, session_.stream.tasks.size());
+    }
     step.seconds = seconds();
     step.tokens = learner.efficiency->planner.train_tokens(time, method_.prompt_tokens());
     for (Observer* one : observers_) one->after_step(step, optimizer_);
@@ -216,22 +217,29 @@ Correct evaluate(Session& session, const Task& task, int64_t seen, const Observe
                 learner.transform(session.config, /*train=*/false), options);
   Correct correct;
   torch::Tensor class_hits = torch::zeros({}, torch::device(learner.device).dtype(torch::kLong));
-  torch::Tensor task_hits = class_hits.clone();
+  torch::Tensor task_hits = class_hits.clone(), nans = class_hits.clone();
   stop_if_told();  // here also a process without images
   Batch batch;
   while (loader.next(batch)) {
     stop_if_told();
     const torch::Tensor logits = learner.method->predict(batch);
     const int64_t candidates = session.config.eval.classes == "all" ? logits.size(1) : seen;
+    nans += logits.narrow(1, 0, candidates).isnan().any();
     class_hits += count_correct(logits, batch.labels, 0, candidates);
     task_hits += count_correct(logits, batch.labels, task.first_label, task.last_label());
     correct.images += batch.size();
     for (Observer* one : observers) one->after_test_batch();
   }
   torch::Tensor all = torch::tensor({class_hits.item<int64_t>(), task_hits.item<int64_t>(),
-                                     correct.images, static_cast<int64_t>(signal_arrived())});
+                                     correct.images, static_cast<int64_t>(signal_arrived()),
+                                     nans.item<int64_t>()});
   learner.world->sum(all);
   if (all[3].item<int64_t>() > 0) interrupt();  // before the next task's test, or after a step
+  if (all[4].item<int64_t>() > 0) {
+    throw Diverged("some predictions for the test images of task " +
+                   std::to_string(task.index + 1) + "/" +
+                   std::to_string(session.stream.tasks.size()) + " are not numbers (NaN)");
+  }
   correct.class_incremental = all[0].item<int64_t>();
   correct.task_incremental = all[1].item<int64_t>();
   correct.images = all[2].item<int64_t>();

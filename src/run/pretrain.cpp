@@ -1,8 +1,10 @@
 #include "run/pretrain.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
+#include <thread>
 
 #include "core/error.h"
 #include "core/files.h"
@@ -10,6 +12,7 @@
 #include "core/interrupt.h"
 #include "formats/safetensors.h"
 #include "methods/head_methods.h"
+#include "run/inputs.h"
 #include "run/loops.h"
 #include "run/memory_limit.h"
 #include "run/session.h"
@@ -25,22 +28,22 @@ constexpr int kVersion = 1;
 constexpr const char* kSuffix = ".safetensors";
 
 // Everything that bears on the weights.
-Json identity(const Config& config) {
-  const Json whole = to_json(config);
-  Json identity{{"version", kVersion}};
+Json pretraining_identity(const Config& config) {
+  const Json whole = identity(config);
+  Json json{{"version", kVersion}};
   for (const char* key : {"seed", "precision", "dataset", "backbone", "train"}) {
-    identity[key] = whole[key];
+    json[key] = whole[key];
   }
-  for (const char* key : {"workers", "checkpoint_seconds"}) identity["train"].erase(key);
-  for (const char* key : {"macs", "seconds"}) {  // weights from before there were budgets stay good
-    if (identity["train"][key] == 0.0) identity["train"].erase(key);
+  const std::string root = config.dataset.effective.value("root", "");
+  if (!root.empty()) {  // what lies there is another data set than what lies elsewhere
+    json["data"] = digests_of_data(config);
   }
-  return identity;
+  return json;
 }
 
 void refuse_what_means_nothing(const Config& config, const std::string& path) {
   const auto refuse = [&](const std::string& key, const std::string& reason) {
-    throw Error(path + ": " + key + " means nothing to pretraining, " + reason + "; take it away");
+    throw Error(path + ": " + key + " is not used in pre-training, " + reason + "; remove it");
   };
   if (!config.method.node.IsNull()) refuse("method", "where a linear head learns all classes");
   const Json given = to_json(config), fresh = to_json(Config());
@@ -64,7 +67,7 @@ std::string percent(double value) {
 Config read_pretraining(const std::string& path, const std::vector<std::string>& overrides) {
   Config config = load_config(path, overrides);
   refuse_what_means_nothing(config, path);
-  config.method = Section{kFinetuneName, {}, path, {}};
+  config.method = Section{kFinetuneName, {}, path};
   config.stream.tasks = 1;
   config.backbone.weights = "random";
   config.backbone.trainable = "all";
@@ -73,8 +76,24 @@ Config read_pretraining(const std::string& path, const std::vector<std::string>&
 }
 
 std::string pretrained_path(const Config& pretraining, const std::string& folder) {
-  const std::string hash = sha256_of_text(identity(pretraining).dump());
+  const std::string hash = sha256_of_text(to_text(pretraining_identity(pretraining)));
   return folder + "/" + pretraining.backbone.name + "-" + hash.substr(0, 16) + kSuffix;
+}
+
+FileLock lock_pretraining(const std::string& path, Progress* waiting) {
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  if (!folder.empty()) make_directories(folder);
+  for (bool first = true;; first = false) {
+    if (auto lock = FileLock::try_take(path + ".lock")) return std::move(*lock);
+    if (!waiting) {
+      throw Error(absolute_path(path) +
+                  ": another process is pre-training these weights; wait for it, or choose another "
+                  "--output");
+    }
+    if (first) waiting->info("waiting for another process, which is pre-training " + path);
+    if (interrupted()) throw Interrupted("stopped while waiting for " + path);
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
 }
 
 Pretrained pretrain(const Config& config, const std::string& path, Progress& progress) {
@@ -106,7 +125,7 @@ Pretrained pretrain(const Config& config, const std::string& path, Progress& pro
   for (const auto& item : learner.backbone->named_parameters()) {
     tensors.emplace_back(item.key(), item.value().detach());
   }
-  const std::string text = identity(config).dump();
+  const std::string text = to_text(pretraining_identity(config));
   write_safetensors(path, tensors,
                     {{"format", "pt"},
                      {"pretraining", text},
@@ -122,12 +141,15 @@ std::string pretrained(const std::string& config_path, Progress& progress,
                        const std::string& folder) {
   const Config config = read_pretraining(config_path);
   std::string path = pretrained_path(config, folder);
-  if (std::filesystem::exists(path)) {
-    progress.detail("pretrained before: " + path);
-  } else {
-    progress.info("pretraining once, as " + config_path + " says: " + path);
-    pretrain(config, path, progress);
+  if (!std::filesystem::exists(path)) {
+    const FileLock lock = lock_pretraining(path, &progress);
+    if (!std::filesystem::exists(path)) {  // nor did another process make it meanwhile
+      progress.info("pretraining once, as " + config_path + " says: " + path);
+      pretrain(config, path, progress);
+      return path;
+    }
   }
+  progress.detail("pretrained before: " + path);
   return path;
 }
 

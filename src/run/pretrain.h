@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/config.h"
+#include "core/files.h"
 #include "core/progress.h"
 
 namespace rep {
@@ -22,20 +23,25 @@ constexpr const char* kPretrainPrefix = "pretrain:";
 /// Throws Error, also for what means nothing here (method, stream, efficiency, weights, trainable).
 Config read_pretraining(const std::string& path, const std::vector<std::string>& overrides = {});
 
-/// FOLDER/BACKBONE-HASH.safetensors: the hash is of everything that bears on the weights, and of
-/// nothing else, so that a file of that name never has to be made twice.
+/// FOLDER/BACKBONE-HASH.safetensors: the hash is of everything that bears on the weights (the data,
+/// which is opened, by its content), and of nothing else, so that a file of that name never has to
+/// be made twice.
 std::string pretrained_path(const Config& pretraining, const std::string& folder = kWeightsFolder);
 
 struct Pretrained {
   double accuracy = 0;  // percent of the held-out images
   int64_t images = 0;   // held out
 };
+/// Keeps other processes from making the file at `path` meanwhile. When one is at it: waits, and
+/// says so, or without `waiting` throws Error. Throws Interrupted.
+FileLock lock_pretraining(const std::string& path, Progress* waiting);
+
 /// Trains, tests and writes the backbone to `path` (timm's names; the configuration in the
 /// metadata). Throws Error, and Interrupted with nothing written.
 Pretrained pretrain(const Config& pretraining, const std::string& path, Progress& progress);
 
 /// The weights of that pretraining configuration: the file in `folder`, made now if it is not
-/// there.
+/// there, by one of the processes that want it.
 std::string pretrained(const std::string& config_path, Progress& progress,
                        const std::string& folder = kWeightsFolder);
 

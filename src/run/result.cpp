@@ -37,8 +37,9 @@ Json joules_json(const PhaseCost& cost) {
 }
 
 // What total and each entry of per_task have in common. Products outside the named phases (a
-// method's work at a task's begin and end) count as forward: nothing executed is left out.
-Json phase_json(const PhaseCost& cost) {
+// method's work at a task's begin and end) count as forward: nothing executed is left out; beside
+// that, `outside_steps` says how many they are.
+Json phase_json(const PhaseCost& cost, int64_t step_macs) {
   Json json;
   json["seconds"] = {{"train", train_seconds(cost)},
                      {"eval", seconds(cost, Phase::kEval)},
@@ -53,7 +54,8 @@ Json phase_json(const PhaseCost& cost) {
                    {{"select", select},
                     {"forward", total_macs(cost) - eval - backward - select},
                     {"backward", backward}}},
-                  {"eval", eval}};
+                  {"eval", eval},
+                  {"outside_steps", std::max<int64_t>(0, total_macs(cost) - eval - step_macs)}};
   json["flops"] = 2 * total_macs(cost);
   json["energy_by_phase"] = joules_json(cost);
   json["energy_joules"] = json["energy_by_phase"].is_null()
@@ -101,7 +103,8 @@ void TaskCost::state(State& s) {
             {"joules", phases.joules},
             {"peak_tensor_bytes", peak_tensor_bytes},
             {"cuda_peak_bytes", cuda_peak_bytes},
-            {"state_bytes", state_bytes}};
+            {"state_bytes", state_bytes},
+            {"step_macs", step_macs}};
   s("cost", json);
   json.at("seconds").get_to(phases.seconds);
   json.at("macs").get_to(phases.macs);
@@ -112,6 +115,7 @@ void TaskCost::state(State& s) {
   json.at("peak_tensor_bytes").get_to(peak_tensor_bytes);
   json.at("cuda_peak_bytes").get_to(cuda_peak_bytes);
   json.at("state_bytes").get_to(state_bytes);
+  json.at("step_macs").get_to(step_macs);
   steps.state(s);
 }
 
@@ -135,14 +139,22 @@ void Result::after_step(const Step& step, Optimizer&) {
   costs_.back().steps.add(step.tokens);
 }
 
-void Result::finish_training(int64_t iterations, int64_t state_bytes) {
+void Result::finish_training(int64_t iterations, int64_t step_macs, int64_t state_bytes) {
   tasks_.back()["iterations"] = iterations;
+  costs_.back().step_macs = step_macs;
   costs_.back().state_bytes = state_bytes;
 }
 
 void Result::add_row(const AccuracyRows& rows) {
   class_incremental_.a.push_back(rows.class_incremental);
   task_incremental_.a.push_back(rows.task_incremental);
+}
+
+void Result::change(const Json& config, const Json& identity,
+                    const std::vector<std::string>& notes) {
+  head_["config"] = config;
+  head_["identity"] = identity;
+  for (const std::string& note : notes) head_["notes"].push_back(note);
 }
 
 Json Result::to_json() const {
@@ -164,20 +176,21 @@ Json Result::to_json() const {
 Json Result::cost_json() const {
   PhaseCost sum;
   StepLog steps;
-  int64_t peak = 0, cuda_peak = -1;
+  int64_t peak = 0, cuda_peak = -1, step_macs = 0, iterations = 0;
   Json per_task = Json::array();
   for (const TaskCost& cost : costs_) {
     sum += cost.phases;
+    step_macs += cost.step_macs;
     peak = std::max(peak, cost.peak_tensor_bytes);
     cuda_peak = std::max(cuda_peak, cost.cuda_peak_bytes);
     steps += cost.steps;
-    Json entry = phase_json(cost.phases);
+    Json entry = phase_json(cost.phases, cost.step_macs);
     entry["peak_tensor_bytes"] = cost.peak_tensor_bytes;
     entry["cuda_peak_bytes"] = bytes_or_null(cost.cuda_peak_bytes);
     entry["state_bytes"] = cost.state_bytes;
     per_task.push_back(std::move(entry));
   }
-  Json total = phase_json(sum);
+  Json total = phase_json(sum, step_macs);
   total["peak_tensor_bytes"] = peak;
   total["peak_rss_bytes"] = peak_rss_bytes();
   total["cuda_peak_bytes"] = bytes_or_null(cuda_peak);
@@ -198,10 +211,11 @@ Json Result::cost_json() const {
     tokens_mean.push_back(static_cast<double>(steps.tokens[i]) / ran);
     run_fraction.push_back(per_step(steps.executions[i]));
   }
-  const int64_t train_macs = total_macs(sum) - macs(sum, Phase::kEval);
+  for (const Json& task : tasks_) iterations += task["iterations"].get<int64_t>();
   Json per_iteration{
       {"seconds_median", step_seconds_.empty() ? Json(nullptr) : Json(median(step_seconds_))},
-      {"flops_mean", 2 * per_step(train_macs)},
+      {"flops_mean", 2 * static_cast<double>(step_macs) /
+                         static_cast<double>(std::max<int64_t>(1, iterations))},
       {"tokens_mean",
        executions == 0 ? 0.0 : static_cast<double>(tokens) / static_cast<double>(executions)},
       {"blocks_mean", per_step(executions)},

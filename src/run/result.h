@@ -21,6 +21,7 @@ struct TaskCost {
   int64_t peak_tensor_bytes = 0;
   int64_t cuda_peak_bytes = -1;  // -1: no CUDA device in use
   int64_t state_bytes = 0;       // what the method carries on from here
+  int64_t step_macs = 0;         // of the training steps: the rest is a task's begin and end
   StepLog steps;
 
   /// Both ways: into a checkpoint and out of it.
@@ -47,7 +48,7 @@ class Result final : public Observer {
   /// After the task last begun.
   void add_row(const AccuracyRows& rows);
   /// What the task last begun came to, before its test.
-  void finish_training(int64_t iterations, int64_t state_bytes);
+  void finish_training(int64_t iterations, int64_t step_macs, int64_t state_bytes);
   /// {"total", "trainable"} of the model in the task last begun.
   void set_parameters(const Json& parameters) {
     tasks_.back()["parameters"] = parameters_ = parameters;
@@ -59,6 +60,8 @@ class Result final : public Observer {
   void set_offline(std::vector<double> accuracies) {
     class_incremental_.offline = std::move(accuracies);
   }
+  /// The configuration changed when the run went on after it diverged; `notes` say from where.
+  void change(const Json& config, const Json& identity, const std::vector<std::string>& notes);
   void complete() { complete_ = true; }
   bool is_complete() const { return complete_; }
 

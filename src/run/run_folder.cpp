@@ -1,45 +1,90 @@
 #include "run/run_folder.h"
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <thread>
 
 #include "core/error.h"
 #include "core/files.h"
 #include "core/interrupt.h"
-#include "core/what_counts.h"
 #include "tensor/checkpoint.h"
 #include "tensor/device.h"
 #include "tensor/meter.h"
 
 namespace rep {
-
 namespace {
 
-// "train.epochs was 5 and is 6": the first difference, for a message.
-std::string first_difference(const Json& was, const Json& is, const std::string& path = "") {
-  for (const auto& [key, value] : was.items()) {
-    const std::string full = path.empty() ? key : path + "." + key;
-    if (!is.contains(key)) return full + " is gone";
-    if (value == is[key]) continue;
-    if (value.is_object()) return first_difference(value, is[key], full);
-    return full + " was " + value.dump() + " and is " + is[key].dump();
+namespace fs = std::filesystem;
+
+// What may change when a run that diverged goes on.
+constexpr const char* kCures[] = {"/train/optimizer/lr", "/train/clip_norm"};
+
+std::string dotted(std::string pointer) {
+  std::replace(pointer.begin(), pointer.end(), '/', '.');
+  return pointer.substr(1);
+}
+
+bool are_finite(const std::vector<torch::Tensor>& tensors) {
+  torch::Tensor bad;  // of those on a GPU, which is waited for once
+  for (const torch::Tensor& tensor : tensors) {
+    const torch::Tensor values = tensor.detach();
+    if (values.is_cpu() && values.is_contiguous() && values.scalar_type() == torch::kFloat) {
+      const auto* const first = values.data_ptr<float>();  // without a tensor that would be metered
+      const auto finite = [](float value) { return std::isfinite(value); };
+      if (!std::all_of(first, first + values.numel(), finite)) return false;
+      continue;
+    }
+    const torch::Tensor some = values.isfinite().logical_not().any();
+    bad = bad.defined() ? bad.logical_or(some) : some;
   }
-  return "there are new keys";
+  return !bad.defined() || !bad.item<bool>();
+}
+
+// Why a run with another identity cannot go on from a checkpoint; "" when it can.
+std::string refusal(const Json& was, const Json& is) {
+  const std::string difference = first_difference(was, is);
+  if (difference.empty()) return "";
+  const std::string key = difference.substr(0, difference.find(' '));
+  if (key == "inputs.dataset" || key == "inputs.classes") {
+    return std::string("was made from other data (") +
+           (key == "inputs.classes" ? "a class has another name" : "its fingerprint differs") +
+           "); put the files back as they were, or start again in another --output";
+  }
+  if (key.rfind("inputs.", 0) == 0) {
+    return "was made with other " + key.substr(7) +
+           "; resume with the same file or start again in another --output";
+  }
+  return "was made with another configuration (" + difference +
+         "); resume with the same one or choose another --output";
 }
 
 }  // namespace
 
-RunFolder::RunFolder(std::string path, bool resume, const Config& config, bool writes)
+FileLock lock_run_folder(const std::string& path) {
+  make_directories(path);
+  const std::string lock_path = path + "/lock";
+  if (auto lock = FileLock::inherited(lock_path)) return std::move(*lock);
+  // Whoever asks how far a run is (rep sweep --status) has the lock for a moment.
+  for (int tries = 0; tries < 10; ++tries) {
+    if (tries > 0) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    if (auto lock = FileLock::try_take(lock_path)) return std::move(*lock);
+  }
+  throw Error(absolute_path(path) +
+              ": another process is at work there; wait for it, or choose another --output");
+}
+
+RunFolder::RunFolder(std::string path, bool resume, const Config& config, Json identity,
+                     bool writes)
     : path_(std::move(path)),
       writes_(writes),
-      config_(what_counts(config)),
-      checkpoint_seconds_(config.train.checkpoint_seconds),
-      booked_(metered()),
+      config_(config),
+      identity_(std::move(identity)),
+      costs_recorded_(metered()),
       last_save_(std::chrono::steady_clock::now()) {
   if (!writes_) return;
-  namespace fs = std::filesystem;
   make_directories(path_ + "/checkpoint");
   if (resume) return;
   std::error_code ignored;
@@ -49,15 +94,18 @@ RunFolder::RunFolder(std::string path, bool resume, const Config& config, bool w
     finished = old.is_object() && old.value("complete", false);
   }
   if (!finished && fs::exists(checkpoint_path(), ignored)) {
-    throw Error(path_ +
+    throw Error(absolute_path(path_) +
                 ": holds an unfinished run; add --resume to go on with it, or choose another "
                 "--output");
   }
   if (finished) fs::rename(result_path(), path_ + "/result.previous.json", ignored);
-  for (const std::string& old : {checkpoint_path(), metrics_path()}) fs::remove(old, ignored);
+  for (const std::string& old :
+       {checkpoint_path(), good_path(), diverged_path(), metrics_path()}) {
+    fs::remove(old, ignored);
+  }
 }
 
-void RunFolder::everything(State& s, Learner& learner, Position& position, Result& result) {
+void RunFolder::serialize(State& s, Learner& learner, Position& position, Result& result) {
   s("metrics_bytes", metrics_bytes_);
   s.scope("position", [&](State& inner) { position.state(inner); });
   s.scope("learner", [&](State& inner) { learner.state(inner); });
@@ -69,39 +117,74 @@ void RunFolder::everything(State& s, Learner& learner, Position& position, Resul
   rng("rng.cpu", torch::kCPU);
   if (learner.device.is_cuda()) rng("rng.cuda", learner.device);
   // Last, with what collecting the rest took: a run that goes on from here does not take it again.
-  if (!s.loading()) book(result);
+  if (!s.loading()) add_costs(result);
   s.scope("result", [&](State& inner) { result.state(inner); });
 }
 
+// `was`: the checkpoint's identity. Throws Error unless this run may go on from it; notes what has
+// changed.
+void RunFolder::compare(Json was, int64_t threads, const Position& at) {
+  Json changes = was.value("changes", Json::array());
+  was.erase("changes");
+  if (fs::exists(diverged_path())) {
+    for (const char* cure : kCures) {
+      const Json::json_pointer pointer(cure);
+      if (!was.contains(pointer) || was[pointer] == identity_[pointer]) continue;
+      changes.push_back({{"key", dotted(cure)},
+                         {"was", was[pointer]},
+                         {"is", identity_[pointer]},
+                         {"task", at.task},
+                         {"iteration", at.iteration}});
+      notes_.push_back(dotted(cure) + " was " + to_text(was[pointer]) + " and is " +
+                       to_text(identity_[pointer]) + " from task " + std::to_string(at.task + 1) +
+                       ", step " + std::to_string(at.iteration) + " on, since the run diverged");
+      was[pointer] = identity_[pointer];
+    }
+  }
+  const std::string why = refusal(was, identity_);
+  if (!why.empty()) throw Error(absolute_path(checkpoint_path()) + ": " + why);
+  if (!changes.empty()) identity_["changes"] = changes;
+  // The last bits of sums are those of a number of threads.
+  if (config_.threads != 0 && threads != threads_in_use()) {
+    throw Error(absolute_path(checkpoint_path()) + ": was made with " + std::to_string(threads) +
+                " threads, on which the last bits of sums depend; resume with --set threads=" +
+                std::to_string(threads) + " (or threads: 0), or choose another --output");
+  }
+}
+
 bool RunFolder::restore(Learner& learner, Position& position, Result& result) {
-  if (!std::filesystem::exists(checkpoint_path())) return false;
+  std::error_code failed;
+  if (!fs::exists(checkpoint_path())) {
+    if (writes_) fs::remove(metrics_path(), failed);  // of a run that ended before its first one
+    return false;
+  }
   const auto state = std::make_shared<State>(read_checkpoint(checkpoint_path(), learner.device));
-  Json config, inputs = learner.inputs;
-  (*state)("config", config);
-  (*state)("inputs", inputs);
-  if (config != config_) {
-    throw Error(checkpoint_path() + ": was made with another configuration (" +
-                first_difference(config, config_) +
-                "); resume with the same one or choose another --output");
+  Json was;
+  int64_t threads = 0;
+  (*state)("identity", was);
+  (*state)("threads", threads);
+  state->scope("position", [&](State& inner) { position.state(inner); });
+  compare(std::move(was), threads, position);
+  serialize(*state, learner, position, result);
+  if (!notes_.empty()) result.change(to_json(config_), identity_, notes_);
+  if (threads != threads_in_use()) {
+    set_threads(threads);
+    notes_.push_back("on " + std::to_string(threads) +
+                     " threads, as the run began: the last bits of sums depend on their number");
   }
-  if (inputs != learner.inputs) {
-    throw Error(checkpoint_path() +
-                ": was made with other weights; resume with the same files or choose another "
-                "--output");
-  }
-  everything(*state, learner, position, result);
+  saved_iteration_ = position.iteration;
+  good_ = position.iteration == 0 && !position.trained;
   if (position.iteration > 0 && !position.trained) {
     optimizer_ = [state](Optimizer& optimizer) {
       state->scope("optimizer", [&](State& inner) { optimizer.state(inner); });
     };
   }
   // Lines of steps that will be taken again.
-  std::error_code failed;
-  if (writes_ && std::filesystem::exists(metrics_path())) {
-    std::filesystem::resize_file(metrics_path(), static_cast<uintmax_t>(metrics_bytes_), failed);
+  if (writes_ && fs::exists(metrics_path())) {
+    fs::resize_file(metrics_path(), static_cast<uintmax_t>(metrics_bytes_), failed);
   }
   if (failed) throw Error(metrics_path() + ": cannot be cut: " + failed.message());
-  booked_ = metered();
+  costs_recorded_ = metered();
   return true;
 }
 
@@ -112,50 +195,83 @@ void RunFolder::restore_optimizer(Optimizer& optimizer) {
   reset_peak_tensor_bytes();  // which an uninterrupted run does not have
 }
 
-void RunFolder::book(Result& result) {
+void RunFolder::add_costs(Result& result) {
   const PhaseCost now = metered();
   TaskCost& cost = result.current_cost();
-  cost.phases += now - booked_;
+  cost.phases += now - costs_recorded_;
   cost.peak_tensor_bytes = std::max(cost.peak_tensor_bytes, peak_tensor_bytes());
   cost.cuda_peak_bytes = std::max(cost.cuda_peak_bytes, cuda_peak_bytes());
-  booked_ = now;
+  costs_recorded_ = now;
 }
 
 void RunFolder::save(Learner& learner, Position& position, Result& result, Optimizer* optimizer) {
-  if (!writes_) return book(result);
+  if (!are_finite(learner.method->parameters())) {
+    throw Diverged("the parameters are not finite in task " + std::to_string(position.task + 1) +
+                   " after step " + std::to_string(position.iteration));
+  }
+  if (!writes_) return add_costs(result);
   State state;
-  state("config", config_);
-  state("inputs", learner.inputs);
+  state("identity", identity_);
+  int64_t threads = threads_in_use();
+  state("threads", threads);
   if (optimizer) state.scope("optimizer", [&](State& inner) { optimizer->state(inner); });
-  everything(state, learner, position, result);
+  serialize(state, learner, position, result);
+
+  // Between tasks the parameters have just been tested.
+  const bool tested = !optimizer && !position.trained;
+  std::error_code failed;
+  if (good_ && !tested && fs::exists(checkpoint_path(), failed)) {
+    fs::remove(good_path(), failed);
+    fs::create_hard_link(checkpoint_path(), good_path(), failed);
+    if (failed) fs::copy_file(checkpoint_path(), good_path(), failed);
+  }
   write_checkpoint(checkpoint_path(), state);
+  if (tested) fs::remove(good_path(), failed);
+  fs::remove(diverged_path(), failed);
+  good_ = tested;
+  saved_iteration_ = position.iteration;
   last_save_ = std::chrono::steady_clock::now();
+}
+
+void RunFolder::step_back() {
+  if (!writes_) return;
+  std::error_code failed;
+  if (!good_) {
+    if (fs::exists(good_path(), failed)) {
+      fs::rename(good_path(), checkpoint_path(), failed);
+    } else {
+      fs::remove(checkpoint_path(), failed);
+    }
+  }
+  write_file_atomically(diverged_path(), "");
 }
 
 void RunFolder::save_if_due(Learner& learner, Position& position, Result& result,
                             Optimizer& optimizer) {
+  if (learner.device.is_cpu()) saw_finite_loss(position.iteration);  // else it is read now and then
   const std::chrono::duration<double> since = std::chrono::steady_clock::now() - last_save_;
-  if (!interrupted() && since.count() < checkpoint_seconds_) return;
+  if (!interrupted() && since.count() < config_.train.checkpoint_seconds) return;
   save(learner, position, result, &optimizer);
   if (interrupted()) {
-    throw Interrupted("stopped in task " + std::to_string(position.task) + " after step " +
+    throw Interrupted("stopped in task " + std::to_string(position.task + 1) + " after step " +
                       std::to_string(position.iteration) +
                       "; the same command with --resume goes on from here");
   }
 }
 
 void RunFolder::write_result(const Result& result) {
-  if (writes_) write_file_atomically(result_path(), result.to_json().dump(1) + "\n");
+  if (writes_) write_file_atomically(result_path(), to_text(result.to_json(), 1) + "\n");
 }
 
 void RunFolder::log_step(const Step& step) {
+  saw_finite_loss(step.iteration);
   if (!writes_) return;
   const Json line{{"task", step.task},
                   {"epoch", step.epoch},
                   {"iteration", step.iteration},
                   {"loss", step.loss.value()},
                   {"lr", step.lr}};
-  const std::string text = line.dump() + "\n";
+  const std::string text = to_text(line) + "\n";
   std::ofstream file(metrics_path(), std::ios::app);
   file << text;
   if (!file.flush()) throw Error(metrics_path() + ": cannot be written (is the disk full?)");

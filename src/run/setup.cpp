@@ -17,10 +17,13 @@ Config read_experiment(const std::string& path, const std::vector<std::string>& 
 
 void resolve_sections(Config& config) {
   parse_bytes(config.memory_limit, "memory_limit");
-  config.dataset.effective =
-      Registry<DatasetKind>::get().at(config.dataset.name).value.options(config.dataset);
-  config.method.effective =
-      Registry<MethodKind>::get().at(config.method.name).value.options(config.method);
+  const auto resolve = [](const auto& registry, Section& section) {
+    SectionOptions options = registry.at(section.name).value.options(section);
+    section.effective = std::move(options.effective);
+    section.identity = std::move(options.identity);
+  };
+  resolve(Registry<DatasetKind>::get(), config.dataset);
+  resolve(Registry<MethodKind>::get(), config.method);
   const BackboneFamily& family = family_of(config.backbone.name);
   trainable_blocks(config.backbone, family.depth(config.backbone));
   if (config.precision != "fp32" && (!family.has_tokens || config.backbone.trainable != "none")) {

@@ -10,7 +10,7 @@
 
 namespace rep {
 
-/// This very executable, started anew with other arguments. It holds `lock` for as long as it
+/// This very executable, started again with other arguments. It holds `lock` for as long as it
 /// lives, even beyond this process; its stdout and stderr are appended to a log. It is in a process
 /// group of its own, so that Ctrl-C reaches it through terminate() alone: a second signal would
 /// keep a run from saving. When this process dies, it gets the same signal from the kernel.

@@ -8,6 +8,7 @@
 #include <map>
 #include <set>
 
+#include "core/config.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/suggest.h"
@@ -21,15 +22,8 @@ namespace fs = std::filesystem;
 constexpr size_t kMaxResultBytes = size_t{16} << 20;  // of one result.json
 constexpr int kMaxDepth = 32;
 
-// What no number depends on, and what one averages over.
-bool is_ignored(const std::string& key) {
-  static const std::set<std::string> kIgnored{
-      "name", "seed", "threads", "device", "train.workers", "train.checkpoint_seconds"};
-  return kIgnored.count(key) > 0;
-}
-
 std::string as_text(const Json& value) {
-  return value.is_string() ? value.get<std::string>() : value.dump();
+  return value.is_string() ? value.get<std::string>() : to_text(value);
 }
 
 void flatten(const Json& json, const std::string& prefix, Settings& settings) {
@@ -56,20 +50,40 @@ Json parse(const std::string& path) {
     }
   } catch (const Json::exception&) {
   }
-  throw Error(path + ": is no result of rep run; name result.json files, or folders with them");
+  throw Error(path + ": is not a result of rep run; name result.json files, or folders with them");
+}
+
+// The identity of a result from before results said it: its configuration but for the fields that
+// are no part of it, and the digests of data and weights.
+Settings identity_of_old(const Run& run) {
+  static const Json kFields = describe_fields<Config>();
+  Settings identity = run.settings;
+  for (const Json& field : kFields) {
+    if (field["identity"] != true) identity.erase(field["key"].get<std::string>());
+  }
+  for (const auto& [key, pointer] :
+       {std::pair{"inputs.dataset", "/inputs/dataset/fingerprint"},
+        {"inputs.weights", "/inputs/weights/sha256"},
+        {"inputs.query_weights", "/inputs/query_weights/sha256"}}) {
+    const Json::json_pointer at(pointer);
+    if (run.result.contains(at)) identity[key] = as_text(run.result[at]);
+  }
+  return identity;
 }
 
 Run read_run(const std::string& path) {
-  Run run{path, "", parse(path), {}, false};
+  Run run{path, "", parse(path), {}, {}, false};
   const Json& json = run.result;
   run.complete = json.contains("complete") && json["complete"] == true;
   if (json.contains("name")) run.name = as_text(json["name"]);
   flatten(json["config"], "", run.settings);
-  // The same configuration on other data or weights is another experiment.
-  for (const char* pointer : {"/inputs/dataset/fingerprint", "/inputs/weights/sha256"}) {
-    const Json::json_pointer at(pointer);
-    if (json.contains(at)) run.settings[std::string(pointer + 1)] = as_text(json[at]);
+  if (json.contains("identity") && json["identity"].is_object()) {
+    flatten(json["identity"], "", run.identity);
+  } else {
+    run.identity = identity_of_old(run);
   }
+  for (const auto& [key, value] : run.identity) run.settings.emplace(key, value);
+  run.identity.erase("seed");  // what one averages over
   return run;
 }
 
@@ -105,9 +119,7 @@ std::string get(const Settings& settings, const std::string& key) {
 std::set<std::string> all_keys(const std::vector<const Run*>& runs) {
   std::set<std::string> keys;
   for (const Run* run : runs) {
-    for (const auto& [key, value] : run->settings) {
-      if (!is_ignored(key)) keys.insert(key);
-    }
+    for (const auto& [key, value] : run->identity) keys.insert(key);
   }
   return keys;
 }
@@ -116,6 +128,35 @@ bool differs(const std::string& key, const std::vector<const Run*>& runs) {
   return std::any_of(runs.begin(), runs.end(), [&](const Run* run) {
     return get(run->settings, key) != get(runs.front()->settings, key);
   });
+}
+
+bool uses_rep(const Settings& settings) {
+  const auto is_on = [&](const char* key) {
+    const std::string kind = get(settings, key);
+    return !kind.empty() && kind != "none";
+  };
+  return is_on("efficiency.token_merging.kind") || is_on("efficiency.layer_dropping.kind");
+}
+
+// Rows that differ in REP alone share a colour.
+void choose_styles(Table& table) {
+  std::map<std::string, size_t> families;
+  std::map<size_t, size_t> variants;
+  for (const bool rep : {false, true}) {
+    for (Row& row : table.rows) {
+      if (uses_rep(row.runs.front()->settings) != rep) continue;
+      std::string family;
+      for (size_t k = 0; k < table.label_keys.size(); ++k) {
+        const std::string& key = table.label_keys[k];
+        if (key.rfind("efficiency.", 0) == 0 || key == "inputs.query_weights") continue;
+        family += row.labels[k] + "\n";
+      }
+      const size_t colour = families.emplace(family, families.size()).first->second;
+      const auto [variant, fresh] = variants.emplace(colour, rep ? 1 : 0);
+      if (!fresh) ++variant->second;
+      row.style = {colour, variant->second};
+    }
+  }
 }
 
 // The fewest keys, in a reader's order, that tell all rows apart: a key that says nothing new
@@ -170,7 +211,8 @@ Table make_table(const std::vector<Run>& all, const ReportOptions& options) {
     if (differs(key, runs)) differing.insert(key);
   }
   for (const std::string& key : options.group_by) {
-    if (!keys.count(key)) {
+    const auto has = [&](const Run* run) { return run->settings.count(key) > 0; };
+    if (std::none_of(runs.begin(), runs.end(), has)) {
       throw Error("--group-by: no result has the key " + quoted(key) +
                   did_you_mean(key, {keys.begin(), keys.end()}));
     }
@@ -222,10 +264,14 @@ Table make_table(const std::vector<Run>& all, const ReportOptions& options) {
   table.label_keys =
       options.group_by.empty() ? telling_keys(table.rows, differing) : options.group_by;
   for (Row& row : table.rows) {
-    for (const std::string& key : table.label_keys) row.labels.push_back(get(row.settings, key));
+    for (const std::string& key : table.label_keys) {
+      const bool digest = key.rfind("inputs.", 0) == 0;
+      row.labels.push_back(get(row.settings, key).substr(0, digest ? 10 : std::string::npos));
+    }
   }
   std::sort(table.rows.begin(), table.rows.end(),
             [](const Row& a, const Row& b) { return a.labels < b.labels; });
+  choose_styles(table);
 
   // What the reader has to know: what was equal, and what differs without having a column.
   std::string equal;
@@ -256,11 +302,6 @@ Table make_table(const std::vector<Run>& all, const ReportOptions& options) {
   if (!pooled.empty()) table.notes.push_back("averaged over different values of: " + pooled);
   if (!also.empty()) table.notes.push_back("differs between rows, too: " + also);
   return table;
-}
-
-bool uses_rep(const Settings& settings) {
-  return get(settings, "efficiency.token_merging.kind") != "none" ||
-         get(settings, "efficiency.layer_dropping.kind") != "none";
 }
 
 bool is_dataset(const std::string& published, const Settings& settings) {

@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <optional>
 
+#include "study/curves.h"
 #include "study/report_table.h"
 
 namespace rep {
@@ -210,13 +211,32 @@ std::string as_json(const Table& table) {
                    : Json{{"mean", s.mean / scale}, {"sd", s.deviation / scale}, {"n", s.n}};
     }
     for (const Run* run : row.runs) paths.push_back(run->path);
+    Json curves = Json::object();
+    const auto curve = [&](const char* key, const std::vector<ChartPoint>& points) {
+      Json x = Json::array(), mean = Json::array(), sd = Json::array();
+      for (const ChartPoint& p : points) {
+        x.push_back(p.x);
+        mean.push_back(p.y);
+        sd.push_back(p.dy);
+      }
+      curves[key] = {{"x", x}, {"mean", mean}, {"sd", sd}};
+    };
+    for (const char* metric : {"average_accuracy", "forgetting"}) {
+      curve(metric, over_tasks(row, metric));
+    }
+    for (const char* key : {"tokens_per_block_mean", "block_run_fraction"}) {
+      curve(key, over_blocks(row, key, 1));
+    }
     rows.push_back({{"name", row.runs.front()->name},
+                    {"label", label_of(row)},
                     {"settings", settings},
                     {"n", row.runs.size()},
                     {"metrics", metrics},
+                    {"curves", curves},
+                    {"style", style_json(row.style)},
                     {"results", paths}});
   }
-  return Json{{"rows", rows}, {"notes", table.notes}}.dump(1) + "\n";
+  return to_text(Json{{"rows", rows}, {"notes", table.notes}}, 1) + "\n";
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/json.h"
+#include "study/svg.h"
 
 namespace rep {
 
@@ -18,7 +19,8 @@ struct Run {
   std::string path;
   std::string name;
   Json result;
-  Settings settings;
+  Settings settings;  // the whole configuration, and what is in `identity` besides
+  Settings identity;  // what makes it the run it is, but for the seed
   bool complete = false;
 };
 
@@ -51,6 +53,7 @@ struct Row {
   std::vector<const Run*> runs;
   std::vector<Statistic> values;    // by column
   std::vector<std::string> labels;  // by label column
+  SeriesStyle style{};              // in pictures
 };
 
 /// A report before it is written in some format.

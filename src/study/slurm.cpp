@@ -268,28 +268,52 @@ std::map<std::string, RunStanding> slurm_standings(const std::string& output) {
   return standings;
 }
 
+namespace {
+
+/// The runs that are neither finished nor under way nor queued.
+struct Missing {
+  std::vector<SweepRun> runs;
+  std::vector<std::string> others;  // a line each
+  size_t finished = 0;
+};
+
+Missing missing_of(const SweepOptions& options, const std::vector<SweepRun>& runs,
+                   const std::map<std::string, RunStanding>& in_slurm) {
+  Missing missing;
+  for (const SweepRun& run : runs) {
+    const RunState here = standing_of(options.output + "/" + run.directory).state;
+    const auto there = in_slurm.find(run.directory);
+    const RunState queue = there == in_slurm.end() ? RunState::kNew : there->second.state;
+    if (here == RunState::kFinished) {
+      ++missing.finished;
+    } else if (here == RunState::kRunning || queue == RunState::kRunning) {
+      missing.others.push_back("running  " + run.directory);
+    } else if (queue == RunState::kQueued) {
+      missing.others.push_back("queued   " + run.directory);
+    } else {
+      missing.runs.push_back(run);
+    }
+  }
+  return missing;
+}
+
+}  // namespace
+
+std::string describe_batch(const SweepOptions& options, const SlurmOptions& slurm,
+                           const std::vector<SweepRun>& runs) {
+  const Missing missing = missing_of(options, runs, slurm_standings(options.output));
+  if (missing.runs.empty()) return "# no run is left to submit\n";
+  return script(options, slurm, missing.runs);
+}
+
 void submit_sweep(const SweepOptions& options, const SlurmOptions& slurm,
                   const std::vector<SweepRun>& runs, Progress& progress) {
   const std::string folder = fs::absolute(options.output).string() + "/slurm";
   make_directories(folder);
   const FileLock lock = FileLock::take(folder + "/lock");  // two sweeps would submit runs twice
   const auto in_slurm = slurm_standings(options.output);
-  std::vector<SweepRun> missing;
-  size_t finished = 0;
-  for (const SweepRun& run : runs) {
-    const RunState here = standing_of(options.output + "/" + run.directory).state;
-    const auto there = in_slurm.find(run.directory);
-    const RunState queue = there == in_slurm.end() ? RunState::kNew : there->second.state;
-    if (here == RunState::kFinished) {
-      ++finished;
-    } else if (here == RunState::kRunning || queue == RunState::kRunning) {
-      progress.info("running  " + run.directory);
-    } else if (queue == RunState::kQueued) {
-      progress.info("queued   " + run.directory);
-    } else {
-      missing.push_back(run);
-    }
-  }
+  const auto [missing, others, finished] = missing_of(options, runs, in_slurm);
+  for (const std::string& line : others) progress.info(line);
   if (!missing.empty()) {
     write_file_atomically(folder + "/sweep.sh", script(options, slurm, missing));
     const std::string job = submit(folder);
@@ -302,7 +326,7 @@ void submit_sweep(const SweepOptions& options, const SlurmOptions& slurm,
     }
     Json jobs = read_jobs(options.output);
     jobs.push_back({{"job", job}, {"directories", directories}});
-    write_file_atomically(jobs_path(options.output), Json{{"jobs", jobs}}.dump(1) + "\n");
+    write_file_atomically(jobs_path(options.output), to_text(Json{{"jobs", jobs}}, 1) + "\n");
   }
   write_manifest(options.output, runs);
   progress.info(std::to_string(runs.size()) + " runs: " + std::to_string(finished) + " finished, " +

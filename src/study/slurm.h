@@ -20,12 +20,16 @@ struct SlurmOptions {
 /// returns. OUTPUT/slurm then holds sweep.sh (the script), jobs.json (which job has which run) and
 /// a log a job.
 ///
-/// A run that SLURM stops saves its state first. Out of time it asks to be queued anew (unless it
-/// got no further), and preempted it is queued anew by SLURM; either way it goes on from there.
+/// A run that SLURM stops saves its state first. Out of time it asks to be requeued (unless it
+/// got no further), and preempted it is requeued by SLURM; either way it goes on from there.
 ///
 /// Throws Error when there is no SLURM here, and for what sbatch refuses.
 void submit_sweep(const SweepOptions& options, const SlurmOptions& slurm,
                   const std::vector<SweepRun>& runs, Progress& progress);
+
+/// The batch script that submit_sweep would hand to sbatch now.
+std::string describe_batch(const SweepOptions& options, const SlurmOptions& slurm,
+                           const std::vector<SweepRun>& runs);
 
 /// What SLURM knows of the runs below OUTPUT, by folder name: those queued and running, and those
 /// whose job ended without success, with SLURM's word for how. Asks squeue, then sacct where

@@ -6,8 +6,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <limits>
-
-#include "core/json.h"
+#include <sstream>
 
 namespace rep {
 namespace {
@@ -17,12 +16,17 @@ namespace {
 constexpr std::array<const char*, 7> kColours{"#0072B2", "#D55E00", "#009E73", "#CC79A7",
                                               "#000000", "#E69F00", "#56B4E9"};
 constexpr std::array<const char*, 5> kDashes{"", "7 3", "2 2", "9 3 2 3", "12 4"};
-constexpr size_t kMarkers = 6;
+constexpr std::array<const char*, 6> kMarkers{"circle",  "square", "triangle",
+                                              "diamond", "cross",  "triangle_down"};
+
+std::string colour_of(const SeriesStyle& style) { return kColours[style.colour % kColours.size()]; }
+std::string dashes_of(const SeriesStyle& style) { return kDashes[style.variant % kDashes.size()]; }
+std::string marker_of(const SeriesStyle& style) { return kMarkers[style.colour % kMarkers.size()]; }
 
 constexpr double kLeft = 62, kTop = 34, kWidth = 400, kHeight = 270;  // of the plot, in pixels
 constexpr double kLegend = kLeft + kWidth + 18, kLegendLine = 18;
 constexpr double kFullWidth = 760;
-constexpr size_t kLongestLabel = 36;  // characters that fit beside the plot
+constexpr size_t kMaxLabel = 36;  // characters that fit beside the plot
 
 std::string number(double value, const char* format = "%.2f") {
   char text[64];
@@ -93,41 +97,36 @@ std::string line(double x1, double y1, double x2, double y2, const std::string& 
          "\" y2=\"" + number(y2) + "\"" + more + "/>\n";
 }
 
-/// A disc, square, triangle, diamond, cross or triangle on its head.
-std::string marker(double x, double y, size_t index) {
-  const std::string colour = kColours[index % kColours.size()];
+std::string marker(double x, double y, const SeriesStyle& style) {
+  const std::string colour = colour_of(style), kind = marker_of(style);
+  const std::string fill = style.variant == 0
+                               ? " fill=\"" + colour + "\"/>\n"
+                               : " fill=\"#ffffff\" stroke=\"" + colour + "\" stroke-width=\"1.4\"/>\n";
   const auto polygon = [&](const std::vector<std::array<double, 2>>& corners) {
     std::string points;
     for (const auto& [dx, dy] : corners) points += number(x + dx) + "," + number(y + dy) + " ";
-    return "<polygon points=\"" + points + "\" fill=\"" + colour + "\"/>\n";
+    return "<polygon points=\"" + points + "\"" + fill;
   };
-  switch (index % kMarkers) {
-    case 0:
-      return "<circle cx=\"" + number(x) + "\" cy=\"" + number(y) + "\" r=\"3.6\" fill=\"" +
-             colour + "\"/>\n";
-    case 1:
-      return polygon({{-3.3, -3.3}, {3.3, -3.3}, {3.3, 3.3}, {-3.3, 3.3}});
-    case 2:
-      return polygon({{0, -4.4}, {4.2, 3.2}, {-4.2, 3.2}});
-    case 3:
-      return polygon({{0, -4.8}, {4.8, 0}, {0, 4.8}, {-4.8, 0}});
-    case 4: {
-      const std::string stroke = " stroke=\"" + colour + "\" stroke-width=\"2\"";
-      return line(x - 3.6, y - 3.6, x + 3.6, y + 3.6, stroke) +
-             line(x - 3.6, y + 3.6, x + 3.6, y - 3.6, stroke);
-    }
-    default:
-      return polygon({{0, 4.4}, {4.2, -3.2}, {-4.2, -3.2}});
+  if (kind == "circle") {
+    return "<circle cx=\"" + number(x) + "\" cy=\"" + number(y) + "\" r=\"3.6\"" + fill;
   }
+  if (kind == "square") return polygon({{-3.3, -3.3}, {3.3, -3.3}, {3.3, 3.3}, {-3.3, 3.3}});
+  if (kind == "triangle") return polygon({{0, -4.4}, {4.2, 3.2}, {-4.2, 3.2}});
+  if (kind == "diamond") return polygon({{0, -4.8}, {4.8, 0}, {0, 4.8}, {-4.8, 0}});
+  if (kind == "triangle_down") return polygon({{0, 4.4}, {4.2, -3.2}, {-4.2, -3.2}});
+  const std::string stroke =
+      " stroke=\"" + colour + "\" stroke-width=\"" + (style.variant == 0 ? "2" : "1") + "\"";
+  return line(x - 3.6, y - 3.6, x + 3.6, y + 3.6, stroke) +
+         line(x - 3.6, y + 3.6, x + 3.6, y - 3.6, stroke);
 }
 
-std::string stroke_of(size_t index, double width) {
-  const std::string dash = kDashes[index % kDashes.size()];
-  return " stroke=\"" + std::string(kColours[index % kColours.size()]) + "\" stroke-width=\"" +
-         number(width, "%.1f") + "\"" + (dash.empty() ? "" : " stroke-dasharray=\"" + dash + "\"");
+std::string stroke_of(const SeriesStyle& style, double width) {
+  const std::string dash = dashes_of(style);
+  return " stroke=\"" + colour_of(style) + "\" stroke-width=\"" + number(width, "%.1f") + "\"" +
+         (dash.empty() ? "" : " stroke-dasharray=\"" + dash + "\"");
 }
 
-std::string joined_points(const ChartSeries& series, size_t index, const Scale& x, const Scale& y) {
+std::string joined_points(const ChartSeries& series, const Scale& x, const Scale& y) {
   std::string path, above, below;
   bool deviates = false;
   for (const ChartPoint& p : series.points) {
@@ -140,13 +139,13 @@ std::string joined_points(const ChartSeries& series, size_t index, const Scale& 
   std::string text;
   if (deviates) {
     text += "<polygon class=\"band\" points=\"" + above + below + "\" fill=\"" +
-            kColours[index % kColours.size()] + "\" fill-opacity=\"0.16\"/>\n";
+            colour_of(series.style) + "\" fill-opacity=\"0.16\"/>\n";
   }
-  return text + "<polyline points=\"" + path + "\" fill=\"none\"" + stroke_of(index, 1.8) + "/>\n";
+  return text + "<polyline points=\"" + path + "\" fill=\"none\"" + stroke_of(series.style, 1.8) + "/>\n";
 }
 
-std::string error_bars(const ChartSeries& series, size_t index, const Scale& x, const Scale& y) {
-  const std::string stroke = " stroke=\"" + std::string(kColours[index % kColours.size()]) + "\"";
+std::string error_bars(const ChartSeries& series, const Scale& x, const Scale& y) {
+  const std::string stroke = " stroke=\"" + colour_of(series.style) + "\"";
   std::string text;
   for (const ChartPoint& p : series.points) {
     if (p.dy > 0) text += line(x.at(p.x), y.at(p.y - p.dy), x.at(p.x), y.at(p.y + p.dy), stroke);
@@ -201,26 +200,34 @@ std::string frame(const Chart& chart, const Scale& x, const Scale& y) {
 }
 
 /// The whole label is in a <title>, which a browser shows under the pointer.
-std::string legend_line(const Chart& chart, size_t index, int64_t place) {
+std::string legend_line(const Chart& chart, const ChartSeries& series, int64_t place) {
   const double y = kTop + 8 + kLegendLine * static_cast<double>(place);
-  std::string label = chart.series[index].label;
-  if (label.size() > kLongestLabel) {
-    size_t end = kLongestLabel - 1;
+  std::string label = series.label;
+  if (label.size() > kMaxLabel) {
+    size_t end = kMaxLabel - 1;
     while (end > 0 && (label[end] & 0xC0) == 0x80) --end;  // not within a character
     label = label.substr(0, end) + "…";
   }
-  std::string text = "<g><title>" + xml_text(chart.series[index].label) + "</title>\n";
-  if (chart.joined) text += line(kLegend, y, kLegend + 30, y, stroke_of(index, 1.8));
-  return text + marker(kLegend + 15, y, index) + text_at(kLegend + 38, y + 4, label, "") + "</g>\n";
+  std::string text = "<g><title>" + xml_text(series.label) + "</title>\n";
+  if (chart.joined) text += line(kLegend, y, kLegend + 30, y, stroke_of(series.style, 1.8));
+  return text + marker(kLegend + 15, y, series.style) + text_at(kLegend + 38, y + 4, label, "") + "</g>\n";
 }
 
 }  // namespace
 
+Json style_json(const SeriesStyle& style) {
+  Json dashes = Json::array();
+  std::istringstream words(dashes_of(style));
+  for (int pixels = 0; words >> pixels;) dashes.push_back(pixels);
+  return {{"colour", colour_of(style)},
+          {"dashes", dashes},
+          {"marker", marker_of(style)},
+          {"hollow", style.variant > 0}};
+}
+
 std::string xml_text(const std::string& text) {
-  // The library replaces what is no UTF-8 when it writes a text, and undoes its own escapes.
-  const std::string valid =
-      Json::parse(Json(text).dump(-1, ' ', false, Json::error_handler_t::replace))
-          .get<std::string>();
+  // The library replaces what is not UTF-8 when it writes a text, and undoes its own escapes.
+  const std::string valid = Json::parse(to_text(Json(text))).get<std::string>();
   std::string out;
   for (size_t i = 0; i < valid.size(); ++i) {
     const auto c = static_cast<unsigned char>(valid[i]);
@@ -263,12 +270,11 @@ std::string draw(const Chart& chart) {
                      "\" role=\"img\" font-family=\"sans-serif\" font-size=\"12\">\n<title>" +
                      xml_text(chart.title) + "</title>\n" + frame(chart, x, y);
   int64_t place = 0;
-  for (size_t i = 0; i < chart.series.size(); ++i) {
-    const ChartSeries& series = chart.series[i];
+  for (const ChartSeries& series : chart.series) {
     if (series.points.empty()) continue;
-    text += chart.joined ? joined_points(series, i, x, y) : error_bars(series, i, x, y);
-    for (const ChartPoint& p : series.points) text += marker(x.at(p.x), y.at(p.y), i);
-    text += legend_line(chart, i, place++);
+    text += chart.joined ? joined_points(series, x, y) : error_bars(series, x, y);
+    for (const ChartPoint& p : series.points) text += marker(x.at(p.x), y.at(p.y), series.style);
+    text += legend_line(chart, series, place++);
   }
   return text + "</svg>\n";
 }

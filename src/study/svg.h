@@ -1,7 +1,10 @@
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <vector>
+
+#include "core/json.h"
 
 namespace rep {
 
@@ -10,14 +13,23 @@ struct ChartPoint {
   double x = 0, y = 0, dx = 0, dy = 0;
 };
 
+/// What sets a series apart. Those of one colour (Okabe and Ito's, which colour-blind readers tell
+/// apart) have one marker: a method, solid and full, and its variants with REP, dashed and hollow.
+struct SeriesStyle {
+  size_t colour = 0;   // counts on beyond the colours there are
+  size_t variant = 0;  // 0: solid and full
+};
+/// The same for other drawers: {"colour": "#0072B2", "dashes": [7, 3], "marker": "circle",
+/// "hollow": true}, dashes in pixels, drawn and left out in turn.
+Json style_json(const SeriesStyle& style);
+
 struct ChartSeries {
   std::string label;
-  std::vector<ChartPoint>
-      points;  // finite; a series without any only takes its turn at the colours
+  std::vector<ChartPoint> points;  // finite
+  SeriesStyle style{};
 };
 
-/// A picture of measurements. Series differ in colour (Okabe and Ito's, which colour-blind readers
-/// tell apart), marker and dashes, so that a print without colours can be read, too.
+/// A picture of measurements, whose legend lies beside them.
 struct Chart {
   std::string title, x_label, y_label;
   std::vector<ChartSeries> series;

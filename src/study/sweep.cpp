@@ -25,7 +25,7 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-constexpr size_t kLongestReason = 300;  // of a log's last line, in a message
+constexpr size_t kMaxReason = 300;  // of a log's last line, in a message
 constexpr std::streamoff kLogTail = 8192;
 constexpr auto kPollEvery = std::chrono::milliseconds(50);
 
@@ -41,7 +41,7 @@ std::string last_line(const std::string& path, std::streamoff from) {
   }
   const std::string prefix = "rep: ";
   if (last.rfind(prefix, 0) == 0) last.erase(0, prefix.size());
-  return last.substr(0, kLongestReason);
+  return last.substr(0, kMaxReason);
 }
 
 class Sweep {
@@ -145,7 +145,8 @@ bool Sweep::start(size_t index) {
   std::error_code none;
   fs::remove(folder(index) + kFailedFile, none);
   std::vector<std::string> arguments = arguments_of(runs_[index], folder(index));
-  if (runs_[index].threads == 0) {
+  // A run that goes on keeps its number of threads, whatever --jobs is now.
+  if (runs_[index].threads == 0 && !fs::exists(folder(index) + kCheckpointFile)) {
     arguments.insert(arguments.end(), {"--set", "threads=" + std::to_string(threads_)});
   }
   const uintmax_t log_bytes = fs::file_size(log(index), none);

@@ -125,7 +125,7 @@ void write_manifest(const std::string& output, const std::vector<SweepRun>& runs
     if (fs::exists(output + "/" + directory)) all.push_back(entry);
   }
   for (const SweepRun& run : runs) all.push_back(manifest_entry(run));
-  write_file_atomically(output + "/sweep.json", Json{{"runs", all}}.dump(1) + "\n");
+  write_file_atomically(output + "/sweep.json", to_text(Json{{"runs", all}}, 1) + "\n");
 }
 
 std::vector<std::string> read_manifest(const std::string& output) {
@@ -138,7 +138,7 @@ std::vector<std::string> read_manifest(const std::string& output) {
     const std::string directory = directory_of(entry);
     if (directory.empty() || directory == "." || directory == ".." ||
         directory.find('/') != std::string::npos || directory.find('\0') != std::string::npos) {
-      throw Error(path + ": " + quoted(directory) + " is no folder's name; move the file away");
+      throw Error(path + ": " + quoted(directory) + " is not a folder's name; move the file away");
     }
     directories.push_back(directory);
   }

@@ -24,6 +24,8 @@ RunStanding standing_of(const std::string& folder);
 
 /// The file in a run's folder that says why its last attempt failed.
 constexpr char kFailedFile[] = "/failed";
+/// The file in a run's folder that it goes on from.
+constexpr char kCheckpointFile[] = "/checkpoint/state.safetensors";
 
 /// The command line of a run, without the program; `folder` is the run's.
 std::vector<std::string> arguments_of(const SweepRun& run, const std::string& folder);

@@ -11,13 +11,12 @@
 #include "core/error.h"
 #include "core/hash.h"
 #include "core/json.h"
-#include "core/what_counts.h"
 
 namespace rep {
 namespace {
 
 constexpr size_t kKeyLength = 10;     // hexadecimal digits: 40 bits, for thousands of runs
-constexpr size_t kLongestName = 160;  // of the readable part; file systems allow 255 in all
+constexpr size_t kMaxName = 160;      // of the readable part; file systems allow 255 in all
 
 struct GridAxis {
   std::string key;
@@ -49,16 +48,6 @@ std::vector<std::string> split_at_commas(const std::string& text, const std::str
   return parts;
 }
 
-/// A key that what_counts leaves out.
-bool counts_for_nothing(const std::string& key) {
-  const Config config;
-  std::string path = "/" + key;
-  std::replace(path.begin(), path.end(), '.', '/');
-  if (path.find('~') != std::string::npos) return false;  // an escape, and in no key
-  const Json::json_pointer at(path);
-  return to_json(config).contains(at) && !what_counts(config).contains(at);
-}
-
 GridAxis parse_axis(const std::string& text) {
   const size_t equals = text.find('=');
   const std::string where = "--grid " + text.substr(0, equals);
@@ -72,10 +61,6 @@ GridAxis parse_axis(const std::string& text) {
     if (!value.empty()) continue;
     throw Error(where + (axis.values.size() == 1 ? ": has no values" : ": a value is empty") +
                 "; write " + axis.key + "=V1,V2, and \"\" for an empty text");
-  }
-  if (counts_for_nothing(axis.key)) {
-    throw Error(where + ": no number depends on it, so its values would all be one run; give it " +
-                "with --set");
   }
   if (axis.key == "seed") throw Error(where + ": seeds are given by --seeds, e.g. --seeds 1,2,3");
   return axis;
@@ -111,11 +96,11 @@ std::vector<std::vector<std::string>> combinations(const std::vector<GridAxis>& 
   return all;
 }
 
-/// load_config, whose complaints of a key of the grid say so.
-Config load(const std::string& path, const std::vector<std::string>& overrides,
-            const std::vector<GridAxis>& axes) {
+/// The experiment; a complaint of a key of the grid says so.
+Config read(const ExperimentReader& reader, const std::string& path,
+            const std::vector<std::string>& overrides, const std::vector<GridAxis>& axes) {
   try {
-    return load_config(path, overrides);
+    return reader.read(path, overrides);
   } catch (const Error& error) {
     const std::string message = error.what();
     for (const GridAxis& axis : axes) {
@@ -123,32 +108,33 @@ Config load(const std::string& path, const std::vector<std::string>& overrides,
       if (message.rfind(tag, 0) != 0) continue;
       throw Error("--grid " + message.substr(std::strlen(kOverrideTag)));
     }
-    throw;
+    if (message.find(path) != std::string::npos) throw;
+    throw Error(path + ": " + message);
   }
 }
 
-/// With sorted keys, and every scalar as its text: how a value is written in YAML does not matter.
-nlohmann::json yaml_json(const YAML::Node& node) {
-  if (node.IsScalar()) return node.Scalar();
-  nlohmann::json json;
-  for (const auto& item : node) {
-    if (node.IsSequence()) {
-      json.push_back(yaml_json(item));
-    } else {
-      json[item.first.Scalar()] = yaml_json(item.second);
+std::string key_of(const Config& config, const Json& inputs) {
+  return sha256_of_text(to_text(identity(config, inputs))).substr(0, kKeyLength);
+}
+
+/// `keys`: of every configuration and choice, in the order of combinations(). Refuses an axis whose
+/// values make no difference to any of them.
+void refuse_idle_axes(const std::vector<GridAxis>& axes, const std::vector<std::string>& keys) {
+  size_t stride = 1;  // between two values of an axis, others equal
+  for (auto axis = axes.rbegin(); axis != axes.rend(); ++axis) {
+    const size_t values = axis->values.size();
+    bool idle = values > 1;
+    for (size_t i = 0; i < keys.size() && idle; ++i) {
+      const size_t first = i - (i / stride % values) * stride;
+      idle = keys[i] == keys[first];
     }
+    if (idle) {
+      throw Error("--grid " + axis->key +
+                  ": no number depends on it, so its values would all be one run; give it with "
+                  "--set");
+    }
+    stride *= values;
   }
-  return json;
-}
-
-std::string key_of(const Config& config) {
-  Json json = what_counts(config);
-  for (const auto& [name, section] :
-       {std::pair{"dataset", &config.dataset}, std::pair{"method", &config.method}}) {
-    // The options that are given. Their defaults are known to whoever registered the name.
-    if (section->node.IsMap()) json[name] = yaml_json(section->node);
-  }
-  return sha256_of_text(json.dump()).substr(0, kKeyLength);
 }
 
 /// Letters, digits and a few signs; whatever lies between becomes one dash.
@@ -169,7 +155,7 @@ std::string for_file_name(const std::string& text) {
 std::string readable_name(const Config& config, const std::vector<std::string>& choices) {
   std::string name = for_file_name(config.name);
   for (const std::string& choice : choices) name += "-" + for_file_name(choice);
-  return name.substr(0, kLongestName) + "-s" + std::to_string(config.seed);
+  return name.substr(0, kMaxName) + "-s" + std::to_string(config.seed);
 }
 
 /// The folders of earlier sweeps, by the key that their names end in.
@@ -189,21 +175,24 @@ std::map<std::string, std::string> folders_by_key(const std::string& output) {
 
 }  // namespace
 
-std::vector<SweepRun> plan_sweep(const SweepOptions& options) {
+std::vector<SweepRun> plan_sweep(const SweepOptions& options, const ExperimentReader& reader) {
   const std::vector<GridAxis> axes = parse_grid(options.grid);
   const auto folders = folders_by_key(options.output);
   std::vector<SweepRun> runs;
-  std::set<std::string> keys;
+  std::set<std::string> known_keys;
+  std::vector<std::string> first_keys;  // with the first seed, of every choice
   for (const std::string& path : options.configs) {
     for (const std::vector<std::string>& choices : combinations(axes)) {
       std::vector<std::string> overrides = options.set;
       overrides.insert(overrides.end(), choices.begin(), choices.end());
-      Config config = load(path, overrides, axes);
+      Config config = read(reader, path, overrides, axes);
       const std::vector<int64_t> own{config.seed};
       for (const int64_t seed : options.seeds.empty() ? own : options.seeds) {
+        const bool first = options.seeds.empty() || seed == options.seeds.front();
         config.seed = seed;
-        const std::string key = key_of(config);
-        if (!keys.insert(key).second) continue;
+        const std::string key = key_of(config, reader.inputs(config));
+        if (first) first_keys.push_back(key);
+        if (!known_keys.insert(key).second) continue;
         const auto known = folders.find(key);
         const std::string directory =
             known == folders.end() ? readable_name(config, choices) + "-" + key : known->second;
@@ -211,6 +200,7 @@ std::vector<SweepRun> plan_sweep(const SweepOptions& options) {
       }
     }
   }
+  refuse_idle_axes(axes, first_keys);
   return runs;
 }
 

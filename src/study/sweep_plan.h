@@ -1,8 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
+
+#include "core/config.h"
 
 namespace rep {
 
@@ -16,18 +19,26 @@ struct SweepOptions {
   int64_t jobs = 0;                  // runs at a time; 0: one for two cores, or what SLURM allows
 };
 
+/// How an experiment is read, options of data set and method included, and what its paths lead to
+/// (run/inputs.h): for identity().
+struct ExperimentReader {
+  std::function<Config(const std::string& path, const std::vector<std::string>& overrides)> read;
+  std::function<Json(const Config&)> inputs;
+};
+
 struct SweepRun {
   std::string config;
   std::vector<std::string> overrides;  // "key=value"; what --set and the grid say
   int64_t seed;
-  /// The beginning of the SHA-256 of everything that a number depends on. A folder's name ends in
+  /// The beginning of the SHA-256 of the run's identity(). A folder's name ends in
   /// it, and a run goes into the folder that has its key, whatever that is called otherwise.
   std::string key;
   std::string directory;  // below SweepOptions::output: NAME-KEY=VALUE-sSEED-KEY
   int64_t threads;        // as the configuration says; 0: it does not
 };
 
-/// The runs, without those that are the same as an earlier one. Throws Error.
-std::vector<SweepRun> plan_sweep(const SweepOptions& options);
+/// The runs, without those that are the same as an earlier one. Throws Error, also for an axis of
+/// the grid whose values are all one run.
+std::vector<SweepRun> plan_sweep(const SweepOptions& options, const ExperimentReader& reader);
 
 }  // namespace rep

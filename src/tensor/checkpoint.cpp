@@ -6,7 +6,7 @@
 namespace rep {
 
 void write_checkpoint(const std::string& path, const State& state) {
-  write_safetensors(path, state.tensors(), {{"rep", state.values().dump()}});
+  write_safetensors(path, state.tensors(), {{"rep", to_text(state.values())}});
 }
 
 State read_checkpoint(const std::string& path, const torch::Device& device) {
@@ -14,7 +14,7 @@ State read_checkpoint(const std::string& path, const torch::Device& device) {
   const auto values = file.metadata.find("rep");
   if (values == file.metadata.end()) {
     throw Error(path +
-                ": is no checkpoint of rep (its metadata has no 'rep'); remove it or choose "
+                ": is not a checkpoint of rep (its metadata has no 'rep'); remove it or choose "
                 "another --output");
   }
   try {

@@ -69,6 +69,8 @@ int64_t set_threads(int64_t threads, int64_t processes) {
   return threads;
 }
 
+int64_t threads_in_use() { return g_threads; }
+
 void seed_everything(int64_t seed) { torch::manual_seed(static_cast<uint64_t>(seed)); }
 
 at::Generator make_generator(int64_t seed, RandomUse use) {

@@ -19,6 +19,9 @@ torch::Device choose_device(const std::string& name);
 /// and to all CPUs). Returns the number set.
 int64_t set_threads(int64_t threads, int64_t processes = 1);
 
+/// What set_threads set last.
+int64_t threads_in_use();
+
 /// LibTorch's default generators, CPU and CUDA.
 void seed_everything(int64_t seed);
 

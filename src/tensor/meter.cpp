@@ -3,14 +3,17 @@
 #include <ATen/record_function.h>
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
+#include <malloc.h>
 #include <sys/resource.h>
 
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <limits>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <unordered_map>
 
@@ -336,7 +339,18 @@ void meter_cuda_device(int64_t index) {
 }
 int64_t cuda_peak_bytes() { return g_cuda_device < 0 ? -1 : cuda_peak_bytes_of(g_cuda_device); }
 
+void reset_peak_rss_bytes() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+  std::ofstream("/proc/self/clear_refs") << "5";  // VmHWM becomes VmRSS: proc(5)
+}
+
 int64_t peak_rss_bytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.rfind("VmHWM:", 0) == 0) return std::stoll(line.substr(6)) * 1024;  // "VmHWM: 123 kB"
+  }
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   return static_cast<int64_t>(usage.ru_maxrss) * 1024;

@@ -71,5 +71,7 @@ void meter_cuda_device(int64_t index);
 int64_t cuda_peak_bytes();
 /// The process's peak resident set (getrusage).
 int64_t peak_rss_bytes();
+/// From here on that is of what follows: what was freed goes back to the kernel before.
+void reset_peak_rss_bytes();
 
 }  // namespace rep

@@ -10,6 +10,7 @@
 #include <tuple>
 
 #include "core/error.h"
+#include "core/hash.h"
 #include "core/interrupt.h"
 #include "core/suggest.h"
 #include "tensor/torch.h"
@@ -198,15 +199,24 @@ std::vector<double> World::average_gradients(const std::vector<torch::Tensor>& p
 
 void World::expect_equal(const std::vector<torch::Tensor>& values, const std::string& what) const {
   if (size_ == 1) return;
-  int64_t digest = 0;
+  Sha256 hash;
   for (const torch::Tensor& value : values) {
-    const torch::Tensor bits =
-        value.detach().cpu().contiguous().to(torch::kFloat).view(torch::kInt).to(torch::kLong);
-    digest = (digest * 1000003 + bits.sum().item<int64_t>()) % (int64_t{1} << 40);
+    const torch::Tensor bits = value.detach().cpu().contiguous();
+    hash.update(bits.data_ptr(), bits.nbytes());
   }
-  torch::Tensor total = torch::full({1}, digest, torch::kLong);
-  sum(total);
-  if (total.item<int64_t>() != digest * size_) {  // equal in all processes only if all are equal
+  // The digest in words of 16 bits. All processes hold the same word w exactly where n sum(w^2) =
+  // (sum w)^2 (Cauchy and Schwarz), which every one of them sees alike.
+  const std::string hex = hash.hex();
+  constexpr int64_t kWords = 16;
+  torch::Tensor sums = torch::empty({2 * kWords}, torch::kLong);
+  for (int64_t i = 0; i < kWords; ++i) {
+    const int64_t word = std::stoll(hex.substr(static_cast<size_t>(4 * i), 4), nullptr, 16);
+    sums[i] = word;
+    sums[kWords + i] = word * word;
+  }
+  sum(sums);
+  const torch::Tensor plain = sums.narrow(0, 0, kWords), squares = sums.narrow(0, kWords, kWords);
+  if (!torch::equal(squares * size_, plain * plain)) {
     throw Error(what +
                 " differ between the processes, which have computed different things; run "
                 "one process, or the same program on machines of one kind");

@@ -117,7 +117,8 @@ inline void config(const std::string& bytes) {
     Registry<DatasetKind>::get().at(config.dataset.name).value.options(config.dataset);
   }
   make_class_order(config.stream.class_order, 10, config.seed);
-  to_json(config).dump();  // as results are written
+  to_text(to_json(config));  // as results are written
+  to_text(identity(config));
 }
 
 inline uint8_t at(const ImagePart& part, int64_t y, int64_t x, int64_t channel) {
