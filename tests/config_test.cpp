@@ -107,9 +107,9 @@ TEST(Config, MessagesAreOneLineWhateverTheFileHolds) {  // found by fuzzing
 
 TEST(Config, TextsAreUtf8WhateverTheirEscapes) {  // found by fuzzing: yaml-cpp's are Latin-1
   EXPECT_EQ(parse_error("seed: 1\nname: \"a\\_b\"\n"),
-            "a.yaml:2: a text whose escapes do not give UTF-8");
+            "a.yaml:2: a string is not valid UTF-8 after unescaping");
   EXPECT_EQ(parse_error("backbone: {name: \"a\\Nb\"}\n"),
-            "a.yaml:1: a text whose escapes do not give UTF-8");
+            "a.yaml:1: a string is not valid UTF-8 after unescaping");
   EXPECT_EQ(parse_error(std::string("name: a\0_b\n", 11)), "a.yaml: not UTF-8 text");
   EXPECT_EQ(parse_config("name: \"a\\xe9\\u20ac\"\n", "a.yaml").name, "a\u00e9\u20ac");
 }
