@@ -104,7 +104,7 @@ table_stream51() {
 table_tiny_rep() {
   local row
   for row in l2p rep-l2p dualprompt rep-dualprompt coda_prompt rep-coda_prompt \
-    ncm ranpac slda linear_probe er ewc generative_replay joint no_prompt \
+    ncm ranpac slda fecam linear_probe er ewc generative_replay joint no_prompt \
     hide_prompt rep-hide_prompt convprompt rep-convprompt finetune joint-vit; do
     rows "$row" "configs/cifar100-tiny/$row.yaml"
   done

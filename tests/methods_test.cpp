@@ -509,8 +509,8 @@ INSTANTIATE_TEST_SUITE_P(Registry, EveryMethod,
 
 TEST(Registry, KnowsTheMethodsThatScriptsRelyOn) {
   const auto names = Registry<MethodKind>::get().names();
-  for (const char* name :
-       {"no_prompt", "linear_probe", "finetune", "joint", "l2p", "dualprompt", "coda_prompt"}) {
+  for (const char* name : {"no_prompt", "linear_probe", "finetune", "joint", "l2p", "dualprompt",
+                           "coda_prompt", "fecam"}) {
     EXPECT_NE(std::find(names.begin(), names.end(), name), names.end()) << name;
   }
 }
