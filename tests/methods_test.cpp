@@ -510,7 +510,7 @@ INSTANTIATE_TEST_SUITE_P(Registry, EveryMethod,
 TEST(Registry, KnowsTheMethodsThatScriptsRelyOn) {
   const auto names = Registry<MethodKind>::get().names();
   for (const char* name : {"no_prompt", "linear_probe", "finetune", "joint", "l2p", "dualprompt",
-                           "coda_prompt", "fecam"}) {
+                           "coda_prompt", "apt", "os_prompt", "cps_prompt", "fecam"}) {
     EXPECT_NE(std::find(names.begin(), names.end(), name), names.end()) << name;
   }
 }

@@ -111,7 +111,8 @@ TEST_P(TwoProcesses, LearnWhatOneLearns) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Methods, TwoProcesses,
-                         ::testing::Values("l2p", "dualprompt", "coda_prompt", "finetune", "ewc"));
+                         ::testing::Values("l2p", "dualprompt", "coda_prompt", "finetune", "ewc",
+                                           "apt", "os_prompt", "cps_prompt"));
 
 TEST(World, RefusesAMethodWhoseLossIsNoMeanOverImages) {
   const std::string folder = fresh_folder("world_er");

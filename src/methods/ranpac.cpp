@@ -194,7 +194,7 @@ class Ranpac final : public Method {
   }
 
   torch::Tensor loss(const Batch& batch) override {
-    ForwardPlan plan = efficiency_.train_plan();
+    ForwardPlan plan = efficiency_.train_plan(batch.images, batch.indices);
     plan.adapters = adapters_;
     const auto unit = [](const torch::Tensor& x) { return torch::nn::functional::normalize(x); };
     const torch::Tensor cosines =

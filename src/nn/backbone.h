@@ -23,6 +23,12 @@ struct Adapter {
   double scale = 0.1;
 };
 
+/// Asks a pass for what [CLS] attends to in the last block (nn/patch_sampling.h).
+struct PatchScoreRequest {
+  bool times_values = true;
+  torch::Tensor scores;  // the answer, [B, patches]
+};
+
 /// Everything that may differ between two passes of one frozen ViT.
 struct ForwardPlan {
   torch::Tensor prompts;                // [B, L, D] put between [CLS] and the image tokens (L2P)
@@ -31,6 +37,11 @@ struct ForwardPlan {
   /// A prefix that depends on the block's own input x [B, N, D] (ConvPrompt); asked for the blocks
   /// that run, in their order, where `prefixes` has none.
   std::function<torch::Tensor(const torch::Tensor& x, int64_t block)> make_prefix;
+  std::vector<torch::Tensor> class_offsets;  // per block, added to [CLS]'s key and value, [2, D]
+                                             // (APT); empty, or undefined in places
+  torch::Tensor kept_patches;  // int64 [B, k], rising: those that enter the first block
+                               // (nn/patch_sampling.h); undefined: all
+  PatchScoreRequest* patch_scores = nullptr;
   std::vector<Adapter> adapters;        // per block; empty: none
   std::vector<int64_t> merge;           // per block, image tokens merged away between attention and
                                         // MLP; [CLS] and prompts never are; empty: none

@@ -259,8 +259,9 @@ Table make_table(const std::vector<Run>& all, const ReportOptions& options) {
 }
 
 bool uses_rep(const Settings& settings) {
-  return get(settings, "efficiency.token_merging.kind") != "none" ||
-         get(settings, "efficiency.layer_dropping.kind") != "none";
+  const std::string merging = get(settings, "efficiency.token_merging.kind");
+  const bool merges = merging != "none" && merging != "cps" && merging != "patch_dropout";
+  return merges || get(settings, "efficiency.layer_dropping.kind") != "none";
 }
 
 bool is_dataset(const std::string& published, const Settings& settings) {
