@@ -104,15 +104,16 @@ table_stream51() {
 table_tiny_rep() {
   local row
   for row in l2p rep-l2p dualprompt rep-dualprompt coda_prompt rep-coda_prompt \
-    ncm ranpac slda linear_probe er ewc generative_replay joint no_prompt \
-    aper inflora sd_lora hide_prompt rep-hide_prompt convprompt rep-convprompt finetune joint-vit ease; do
+    ncm ranpac slda fecam linear_probe er ewc generative_replay joint no_prompt \
+    apt os_prompt os_prompt-pp cps_prompt rep-apt rep-os_prompt aper inflora sd_lora \
+    hide_prompt rep-hide_prompt convprompt rep-convprompt finetune joint-vit ease; do
     rows "$row" "configs/cifar100-tiny/$row.yaml"
   done
 }
 
 table_tiny_cps() {
   local row
-  for row in coda_prompt rep-coda_prompt coda_prompt-constant; do
+  for row in coda_prompt rep-coda_prompt cps_prompt coda_prompt-constant patch_dropout; do
     rows "$row" "configs/cifar100-tiny/cps/$row.yaml"
   done
 }

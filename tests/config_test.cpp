@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/random.h"
+#include "core/registry.h"
 #include "core/suggest.h"
 
 namespace rep {
@@ -205,6 +206,22 @@ TEST(Config, OptionsOfASectionAreBlamedByFileAndLine) {
             "dir: x/a.yaml:1: method.weights: expected a number, got 'b'");
   EXPECT_EQ(read("method: l2p", {"method.top_k=x"}),
             "--set method.top_k: expected a whole number (64 bits), got 'x'");
+}
+
+const Registered<MethodDefaults> kAbbreviation{
+    "abbreviation", "", {"train: {epochs: 7, optimizer: {lr: 0.5}}"}};
+
+TEST(Config, AMethodsNameMayStandForDefaultsWhichTheFileOverrides) {
+  const auto read = [](const std::string& text, const std::vector<std::string>& overrides = {}) {
+    return parse_config(text, "a.yaml", overrides).train;
+  };
+  EXPECT_EQ(read("method: abbreviation\n").epochs, 7);
+  EXPECT_EQ(read("method: {name: abbreviation}\n").optimizer.lr, 0.5);
+  EXPECT_EQ(read("train: {epochs: 3}\nmethod: abbreviation\n").epochs, 3);
+  EXPECT_EQ(read("train: {epochs: 3}\nmethod: abbreviation\n").optimizer.lr, 0.5);
+  EXPECT_EQ(read("method: l2p\n", {"method.name=abbreviation"}).epochs, 7);
+  EXPECT_EQ(read("method: abbreviation\n", {"method.name=l2p"}).epochs, TrainConfig{}.epochs);
+  EXPECT_EQ(read("method: abbreviation\n", {"train.epochs=2"}).epochs, 2);
 }
 
 TEST(Config, OverridesReplaceAndAddInOrder) {

@@ -29,12 +29,14 @@ class NoImages final : public Dataset {
 class GoldenMethod {
  public:
   GoldenMethod(const std::string& options, int64_t task,
-               std::map<std::string, torch::Tensor> values)
-      : section_{"", YAML::Load(options), "", {}} {
+               std::map<std::string, torch::Tensor> values, const EfficiencyConfig& rep = {})
+      : section_{"", YAML::Load(options), "", {}},
+        efficiency(rep, backbone_.ptr(), VisionTransformer(nullptr), 42) {
     section_.name = section_.node["name"].as<std::string>();
     const nlohmann::json file = load("vit_tiny_plain.json");
-    values["head.weight"] = golden::parameter(file["params"][150]);
-    values["head.bias"] = golden::parameter(file["params"][151]);
+    const std::map<std::string, torch::Tensor> head{
+        {"head.weight", golden::parameter(file["params"][150])},
+        {"head.bias", golden::parameter(file["params"][151])}};
     backbone_->train_last_blocks(0);
     method = Registry<MethodKind>::get()
                  .at(section_.name)
@@ -48,6 +50,10 @@ class GoldenMethod {
 
     State saved;
     method->state(saved);
+    for (const auto& [name, tensor] : saved.tensors()) {
+      const auto own = head.find(name);
+      if (own != head.end()) values.insert(*own);
+    }
     NamedTensors tensors;
     size_t given = 0;
     for (const auto& [name, tensor] : saved.tensors()) {
@@ -75,7 +81,7 @@ class GoldenMethod {
   TaskImages images_{none_, view_, view_, TaskImages::Options{}, torch::Device(torch::kCPU)};
 
  public:
-  Efficiency efficiency{{}, backbone_.ptr(), VisionTransformer(nullptr), 42};
+  Efficiency efficiency;
   std::map<std::string, torch::Tensor> parameters;  // what trains, by its name in the state
   std::unique_ptr<Method> method;
 };

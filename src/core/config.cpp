@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/registry.h"
 #include "core/suggest.h"
 #include "core/utf8.h"
 
@@ -213,6 +214,20 @@ YAML::Node with_override(const YAML::Node& node, const Override& given, size_t d
   return map;
 }
 
+// Of the method that `root` names, if it has any.
+void read_method_defaults(const YAML::Node& root, Config& config) {
+  if (!root.IsMap() || !root["method"].IsDefined()) return;
+  const YAML::Node method = root["method"];
+  const YAML::Node name = method.IsMap() ? method["name"] : method;
+  if (!name.IsDefined() || !name.IsScalar()) return;
+  const auto& entries = Registry<MethodDefaults>::get().entries();
+  const auto found = entries.find(name.Scalar());
+  if (found == entries.end()) return;
+  FieldReader reader(YAML::Load(found->second.value.yaml), "the defaults of " + found->first, "");
+  config.fields(reader);
+  reader.reject_unknown_keys();
+}
+
 }  // namespace
 
 Config load_config(const std::string& path, const std::vector<std::string>& overrides) {
@@ -228,6 +243,7 @@ Config parse_config(const std::string& text, const std::string& file,
     if (root.IsMap() || root.IsNull()) root.reset(with_override(root, given, 0));
   }
   Config config;
+  read_method_defaults(root, config);
   FieldReader reader(root, file, "");
   config.fields(reader);
   reader.reject_unknown_keys();

@@ -76,18 +76,27 @@ struct QueryBackboneConfig {
   }
 };
 
-/// AToM (REP Algorithm 1) and its alternatives (nn/token_merging.h).
+/// AToM (REP Algorithm 1) and its alternatives: ToMe (nn/token_merging.h), and patches that are
+/// left out before the first block, by CPS or PatchDropout (nn/patch_sampling.h).
 struct TokenMergingConfig {
-  std::string kind = "none";            // none | atom | tome
+  std::string kind = "none";            // none | atom | tome | cps | patch_dropout
   int64_t n = 8;                        // ToMe's tokens merged a block; AToM's r_max is 2 n
-  std::string when = "train";           // train | always: also at test
+  std::string when = "train";           // train | always: also at test, where tokens merge
+  double ratio = 0.4;                   // cps, patch_dropout: share of the patches left out
+  double temperature = 0.1;             // cps: tau of the softmax over scores
+  std::string score = "attention_value";  // cps: [CLS]'s attention times values' norms | attention
+  std::string pick = "sample";            // cps: sample | topk
   bool proportional_attention = false;  // add log(token size) to the attention logits
   bool size_weighted = true;            // merged token = size-weighted mean; false: plain mean
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("kind", kind, one_of({"none", "atom", "tome"}));
+    visit("kind", kind, one_of({"none", "atom", "tome", "cps", "patch_dropout"}));
     visit("n", n, at_least(0));
     visit("when", when, one_of({"train", "always"}));
+    visit("ratio", ratio, between(0, 0.99));
+    visit("temperature", temperature, above(0));
+    visit("score", score, one_of({"attention_value", "attention"}));
+    visit("pick", pick, one_of({"sample", "topk"}));
     visit("proportional_attention", proportional_attention);
     visit("size_weighted", size_weighted);
   }
@@ -159,6 +168,19 @@ struct OptimizerConfig {
   }
 };
 
+/// Decoupled prompt and classifier training (CPS-Prompt, arXiv 2604.07399, section 3): in the first
+/// epochs of a task all that a method trains, in the others its head alone, on features of the
+/// whole image as at test, which take no gradient.
+struct DecoupledConfig {
+  double phase_ratio = 1;  // share of the epochs that phase 1 takes; 1: one phase
+  bool train_head_in_phase1 = true;
+  template <class Visitor>
+  void fields(Visitor&& visit) {
+    visit("phase_ratio", phase_ratio, between(0, 1));
+    visit("train_head_in_phase1", train_head_in_phase1);
+  }
+};
+
 struct TrainConfig {
   int64_t epochs = 5;
   int64_t iterations = 0;  // a task ends at the first step at which one of these is used up, and
@@ -169,6 +191,7 @@ struct TrainConfig {
   OptimizerConfig optimizer;
   std::string schedule = "constant";  // constant | cosine | coda | coda_no_lag (scheduled_lr in
                                       // tensor/optimizer.h)
+  DecoupledConfig decoupled;
   double clip_norm = 1.0;             // L2 norm over all trained parameters; 0: no clipping
   std::string augment = "l2p";        // data/augment.h: l2p | coda | crop | none
   int64_t workers = 1;                // loader threads
@@ -183,6 +206,7 @@ struct TrainConfig {
     visit("drop_last", drop_last);
     visit("optimizer", optimizer);
     visit("schedule", schedule, one_of({"constant", "cosine", "coda", "coda_no_lag"}));
+    visit("decoupled", decoupled);
     visit("clip_norm", clip_norm, at_least(0));
     visit("augment", augment, one_of({"l2p", "coda", "crop", "none"}));
     visit("workers", workers, between(1, 64), not_identity);
@@ -244,6 +268,13 @@ struct Config {
 Json identity(const Config& config, const Json& inputs = Json::object());
 /// "train.epochs was 5 and is 6": the first difference between two identities; "" for none.
 std::string first_difference(const Json& was, const Json& is, const std::string& path = "");
+/// What a method's name stands for besides the method (cps_prompt: CODA-Prompt with CPS): YAML that
+/// is read before a configuration whose `method` has this name, and holds unless that says
+/// otherwise.
+struct MethodDefaults {
+  static constexpr const char* kKind = "method";
+  std::string yaml;
+};
 
 /// Reads a YAML file, applies `key.sub=value` overrides in order (the value is YAML), rejects
 /// unknown keys and values out of range. The options of `dataset` and `method` are only located,

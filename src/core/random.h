@@ -62,6 +62,7 @@ enum class RandomUse : uint64_t {
   kBuffer,
   kReplayDraw,
   kReplayView,
+  kPatchSampling,
   kRandomFeatures = 1001,  // RanPAC's
   kQueryProjection = 1002,
   kGeneratedPictures = 1003,

@@ -66,7 +66,7 @@ class Aper final : public Method {
   bool can_share_batches() const override { return options_.adapter_dropout == 0; }
 
   torch::Tensor loss(const Batch& batch) override {
-    ForwardPlan plan = efficiency_.train_plan();
+    ForwardPlan plan = efficiency_.train_plan(batch.images, batch.indices);
     plan.adapters = adapters_.for_training();
     return torch::cross_entropy_loss(head_.logits(backbone_->features(batch.images, plan)),
                                      batch.labels);

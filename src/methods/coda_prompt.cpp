@@ -9,6 +9,7 @@
 
 #include "methods/classifier.h"
 #include "methods/method.h"
+#include "methods/prompt_components.h"
 #include "tensor/torch.h"
 
 namespace rep {
@@ -37,26 +38,6 @@ torch::Tensor ortho_penalty(const torch::Tensor& x) {
   return (gram - torch::eye(gram.size(0), gram.options())).square().mean();
 }
 
-// Fresh rows [first, last) of x, in place: drawn N(0, 1), their projections on every earlier row
-// taken away (classical Gram-Schmidt: earlier rows may be trained and not exactly orthogonal), unit
-// length.
-void gram_schmidt(torch::Tensor& x, int64_t first, int64_t last) {
-  torch::NoGradGuard no_grad;
-  torch::Tensor rows = x.flatten(1);  // a view
-  rows.narrow(0, last, rows.size(0) - last).zero_();
-  for (int64_t k = first; k < last; ++k) {
-    torch::Tensor row = torch::randn({rows.size(1)}).to(x.device());
-    if (k > 0) {
-      const torch::Tensor earlier = rows.narrow(0, 0, k);
-      const torch::Tensor share = torch::mv(earlier, row) / earlier.square().sum(1).clamp_min(1e-8);
-      row = row - torch::mv(earlier.t(), share);
-    }
-    rows[k].copy_(row);
-  }
-  torch::Tensor fresh = rows.narrow(0, first, last - first);
-  fresh.div_(fresh.norm(2, 1, /*keepdim=*/true));
-}
-
 class CodaPrompt final : public Method {
  public:
   CodaPrompt(const MethodContext& context, const CodaOptions& options)
@@ -81,13 +62,9 @@ class CodaPrompt final : public Method {
       throw Error("method: prompt_length " + std::to_string(options.prompt_length) +
                   " must be even: half of the rows are keys, half values");
     }
-    for (const int64_t layer : options.layers) {
-      if (layer < 0 || layer >= backbone_->options.depth) {
-        throw Error("method.layers: block " + std::to_string(layer) +
-                    " is not there; the backbone has blocks 0 to " +
-                    std::to_string(backbone_->options.depth - 1));
-      }
-      const int64_t D = backbone_->options.embed_dim, M = options.pool_size;
+    check_blocks(backbone_->options, "method.layers", options.layers);
+    const int64_t D = backbone_->options.embed_dim, M = options.pool_size;
+    for (size_t i = 0; i < options.layers.size(); ++i) {
       const auto make = [&](at::IntArrayRef shape) {
         return torch::zeros(shape, context.device).set_requires_grad(true);
       };
@@ -122,11 +99,12 @@ class CodaPrompt final : public Method {
     rows.resize(parameters().size(), TrainedRows{0, first_, last_});
     return rows;
   }
+  std::vector<torch::Tensor> head_parameters() override { return head_.parameters(); }
 
   torch::Tensor loss(const Batch& batch) override {
     const torch::Tensor logits =
         classify(batch.images, efficiency_.train_query(batch.images, batch.indices),
-                 efficiency_.train_plan());
+                 efficiency_.train_plan(batch.images, batch.indices));
     torch::Tensor total = Classifier::loss(logits, batch.labels, trained_.first, trained_.last);
     if (options_.ortho_weight > 0) {
       for (size_t i = 0; i < prompts_.size(); ++i) {
@@ -157,11 +135,8 @@ class CodaPrompt final : public Method {
   }
 
  private:
-  // The components in use: those of earlier tasks without a gradient, this task's with one.
   torch::Tensor live(const torch::Tensor& components) const {
-    const torch::Tensor own = components.narrow(0, first_, last_ - first_);
-    if (first_ == 0) return own;
-    return torch::cat({components.narrow(0, 0, first_).detach(), own});
+    return live_components(components, first_, last_);
   }
 
   // [B, 2, length/2, D]: every image's own sum of components.

@@ -158,6 +158,11 @@ class ConvPrompt final : public Method {
     return parameters;
   }
 
+  std::vector<torch::Tensor> head_parameters() override {
+    return {head_norm_weight_.back(), head_norm_bias_.back(), head_weight_.back(),
+            head_bias_.back()};
+  }
+
   std::vector<double> lr_factors() override {
     std::vector<double> factors(parameters().size(), 1);
     if (task_ > 0) {
@@ -176,7 +181,8 @@ class ConvPrompt final : public Method {
   }
 
   torch::Tensor loss(const Batch& batch) override {
-    const torch::Tensor x = features(batch.images, efficiency_.train_plan());
+    const torch::Tensor x =
+        features(batch.images, efficiency_.train_plan(batch.images, batch.indices));
     torch::Tensor total = torch::cross_entropy_loss(head_logits(x, head_weight_.size() - 1),
                                                     batch.labels - first_label_);
     const auto values = shared();

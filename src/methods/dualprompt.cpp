@@ -48,8 +48,8 @@ class DualPrompt final : public Method {
         backbone_(context.vit()),
         efficiency_(context.efficiency),
         head_(backbone_->options.embed_dim, context.num_classes, context.device) {
-    check_layers("general_layers", options.general_layers);
-    check_layers("expert_layers", options.expert_layers);
+    check_blocks(backbone_->options, "method.general_layers", options.general_layers);
+    check_blocks(backbone_->options, "method.expert_layers", options.expert_layers);
     if (context.num_tasks > options.pool_size) {
       throw Error("method: pool_size " + std::to_string(options.pool_size) +
                   " is less than the stream's " + std::to_string(context.num_tasks) +
@@ -91,11 +91,14 @@ class DualPrompt final : public Method {
     rows.insert(rows.end(), {TrainedRows{}, {2, task_, task_ + 1}, {0, task_, task_ + 1}});
     return rows;
   }
+  std::vector<torch::Tensor> head_parameters() override { return head_.parameters(); }
 
   torch::Tensor loss(const Batch& batch) override {
     const KeyMatch match = select(efficiency_.train_query(batch.images, batch.indices));
-    const torch::Tensor own = torch::full_like(match.ids, task_);
-    const torch::Tensor logits = classify(batch.images, own, efficiency_.train_plan());
+    const torch::Tensor own =
+        efficiency_.head_only() ? match.ids : torch::full_like(match.ids, task_);
+    const torch::Tensor logits =
+        classify(batch.images, own, efficiency_.train_plan(batch.images, batch.indices));
     return Classifier::loss(logits, batch.labels, trained_.first, trained_.last) -
            options_.pull_weight * match.pull(own);
   }
@@ -120,16 +123,6 @@ class DualPrompt final : public Method {
   }
 
  private:
-  void check_layers(const char* name, const std::vector<int64_t>& layers) const {
-    for (const int64_t layer : layers) {
-      if (layer < 0 || layer >= backbone_->options.depth) {
-        throw Error("method." + std::string(name) + ": block " + std::to_string(layer) +
-                    " is not there; the backbone has blocks 0 to " +
-                    std::to_string(backbone_->options.depth - 1));
-      }
-    }
-  }
-
   KeyMatch select(const torch::Tensor& query) {
     return match_keys(query, key_, /*top_k=*/1, options_.selection == "batchwise");
   }

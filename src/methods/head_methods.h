@@ -21,6 +21,7 @@ class HeadMethod : public Method {
   }
   std::vector<torch::Tensor> parameters() override { return network_.parameters(); }
   std::vector<TrainedRows> trained_rows() override { return network_.trained_rows(trained_); }
+  std::vector<torch::Tensor> head_parameters() override { return network_.head_parameters(); }
   torch::Tensor loss(const Batch& batch) override {
     return cross_entropy(network_.logits(network_.train_input(batch)), batch);
   }

@@ -248,13 +248,7 @@ class HidePrompt final : public Method {
                         context.device),
         task_of_class_(torch::zeros({context.num_classes},
                                     torch::device(context.device).dtype(torch::kLong))) {
-    for (const int64_t layer : options.layers) {
-      if (layer < 0 || layer >= backbone_->options.depth) {
-        throw Error("method.layers: block " + std::to_string(layer) +
-                    " is not there; the backbone has blocks 0 to " +
-                    std::to_string(backbone_->options.depth - 1));
-      }
-    }
+    check_blocks(backbone_->options, "method.layers", options.layers);
     efficiency_.set_prompted_blocks(options.layers);
     const auto layers = static_cast<int64_t>(options.layers.size());
     for (int64_t i = 0; i < context.num_tasks; ++i) {
@@ -282,6 +276,12 @@ class HidePrompt final : public Method {
     return parameters;
   }
 
+  std::vector<torch::Tensor> head_parameters() override {
+    std::vector<torch::Tensor> parameters = wtp_.parameters();
+    for (const auto& own : tii_.parameters()) parameters.push_back(own);
+    return parameters;
+  }
+
   std::vector<double> lr_factors() override {
     std::vector<double> factors{1};
     factors.insert(factors.end(), wtp_.parameters().size(), options_.mlp_lr_factor);
@@ -306,8 +306,8 @@ class HidePrompt final : public Method {
     const torch::Tensor plain = efficiency_.train_query(batch.images, batch.indices);
     // All images carry the task's own prompts, mixed with the earlier ones.
     const torch::Tensor mixed = with_momentum(prompts_, task_, options_.prompt_momentum);
-    const torch::Tensor prompted =
-        features(batch.images, same_for_all(mixed, batch.size()), efficiency_.train_plan());
+    const torch::Tensor prompted = features(batch.images, same_for_all(mixed, batch.size()),
+                                            efficiency_.train_plan(batch.images, batch.indices));
     torch::Tensor total = cross_entropy(tii_, plain) + cross_entropy(wtp_, prompted);
     if (options_.contrast_weight > 0) {
       total = total + options_.contrast_weight * contrast(wtp_statistics_.centroids(), prompted,

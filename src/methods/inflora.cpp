@@ -239,7 +239,7 @@ int64_t InfLora::frozen_parameters() {
 }
 
 torch::Tensor InfLora::loss(const Batch& batch) {
-  ForwardPlan plan = efficiency_.train_plan();
+  ForwardPlan plan = efficiency_.train_plan(batch.images, batch.indices);
   plan.branches = branches();
   return Classifier::loss(head_.logits(backbone_->features(batch.images, plan)), batch.labels,
                           trained_.first, trained_.last);

@@ -66,11 +66,13 @@ class L2p final : public Method {
     rows.resize(parameters().size());
     return rows;
   }
+  std::vector<torch::Tensor> head_parameters() override { return head_.parameters(); }
 
   int64_t prompt_tokens() const override { return options_.top_k * options_.prompt_length; }
   torch::Tensor loss(const Batch& batch) override {
     const KeyMatch match = select(efficiency_.train_query(batch.images, batch.indices));
-    const torch::Tensor logits = classify(batch.images, match.ids, efficiency_.train_plan());
+    const torch::Tensor logits =
+        classify(batch.images, match.ids, efficiency_.train_plan(batch.images, batch.indices));
     return Classifier::loss(logits, batch.labels, trained_.first, trained_.last) -
            options_.pull_weight * match.pull(match.ids);
   }

@@ -66,6 +66,9 @@ class Method {
   /// What the optimiser may touch, this task. Called after begin_task; empty: there is nothing to
   /// step, and the task has no training steps.
   virtual std::vector<torch::Tensor> parameters() = 0;
+  /// Those of parameters() that make logits of the ViT's feature: what the second phase of
+  /// train.decoupled trains alone. Empty: it cannot.
+  virtual std::vector<torch::Tensor> head_parameters() { return {}; }
   /// Parameters of earlier tasks that the method keeps beside these (Progressive Networks'
   /// columns).
   virtual int64_t frozen_parameters() { return 0; }

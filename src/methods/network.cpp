@@ -1,5 +1,6 @@
 #include "methods/network.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "tensor/torch.h"
@@ -45,8 +46,11 @@ void Network::set_values(const std::vector<torch::Tensor>& other) {
 }
 
 Network::Input Network::train_input(const Batch& batch) {
-  if (!frozen()) return {batch.images, efficiency_.train_plan(), /*training=*/true};
-  const ForwardPlan plan = efficiency_.train_plan();
+  if (!frozen()) {
+    return {batch.images, efficiency_.train_plan(batch.images, batch.indices),
+            /*training=*/!efficiency_.head_only()};
+  }
+  const ForwardPlan plan = efficiency_.train_plan(batch.images, batch.indices);
   if (!efficiency_.changes_training() && efficiency_.query_is_feature()) {
     return {efficiency_.train_query(batch.images, batch.indices), {}, true};
   }
@@ -82,8 +86,7 @@ torch::Tensor Network::features(const Input& input) {
 }
 
 std::vector<torch::Tensor> Network::parameters() const {
-  std::vector<torch::Tensor> all = head_.parameters();
-  if (hidden_ > 0) all.insert(all.end(), {hidden_weight_, hidden_bias_});
+  std::vector<torch::Tensor> all = head_parameters();
   all.insert(all.end(), trained_backbone_.begin(), trained_backbone_.end());
   return all;
 }
@@ -92,6 +95,12 @@ std::vector<TrainedRows> Network::trained_rows(const ClassRange& classes) const 
   std::vector<TrainedRows> rows = classes.rows();  // the head's parameters come first
   rows.resize(parameters().size());
   return rows;
+}
+
+std::vector<torch::Tensor> Network::head_parameters() const {
+  std::vector<torch::Tensor> own = head_.parameters();
+  if (hidden_ > 0) own.insert(own.end(), {hidden_weight_, hidden_bias_});
+  return own;
 }
 
 std::vector<torch::Tensor> Network::values() const {
@@ -128,7 +137,11 @@ void Network::state(State& s) {
   }
   if (frozen()) return;
   for (auto& item : backbone_->named_parameters()) {
-    if (item.value().requires_grad()) s("backbone." + item.key(), item.value());
+    // Not by requires_grad: a phase may be under way in which the backbone rests.
+    const bool trains =
+        std::any_of(trained_backbone_.begin(), trained_backbone_.end(),
+                    [&](const torch::Tensor& trained) { return trained.is_same(item.value()); });
+    if (trains) s("backbone." + item.key(), item.value());
   }
   for (auto& item : backbone_->named_buffers()) s("backbone." + item.key(), item.value());
 }

@@ -55,6 +55,8 @@ class Network {
   std::vector<torch::Tensor> parameters() const;
   /// What a loss over these classes trains of each.
   std::vector<TrainedRows> trained_rows(const ClassRange& classes) const;
+  /// Those behind the backbone.
+  std::vector<torch::Tensor> head_parameters() const;
   /// Everything a copy of the network needs: the parameters, and batch norm's running statistics.
   std::vector<torch::Tensor> values() const;
   std::vector<torch::Tensor> copy_values() const;

@@ -187,7 +187,7 @@ class Ranpac final : public Method {
   }
 
   torch::Tensor loss(const Batch& batch) override {
-    ForwardPlan plan = efficiency_.train_plan();
+    ForwardPlan plan = efficiency_.train_plan(batch.images, batch.indices);
     plan.adapters = adapters_.for_training();
     const torch::Tensor logits = head_.logits(backbone_->features(batch.images, plan));
     return Classifier::loss(logits, batch.labels, trained_.first, trained_.last);

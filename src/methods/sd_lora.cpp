@@ -92,7 +92,7 @@ class SdLora final : public Method {
   bool can_share_batches() const override { return true; }
 
   torch::Tensor loss(const Batch& batch) override {
-    ForwardPlan plan = efficiency_.train_plan();
+    ForwardPlan plan = efficiency_.train_plan(batch.images, batch.indices);
     plan.branches = branches();
     return Classifier::loss(head_.logits(backbone_->features(batch.images, plan)), batch.labels,
                             trained_.first, trained_.last);

@@ -17,6 +17,12 @@
 
 namespace rep {
 
+/// Asks a pass for what [CLS] attends to in the last block (nn/patch_sampling.h).
+struct PatchScoreRequest {
+  bool times_values = true;
+  torch::Tensor scores;  // the answer, [B, patches]
+};
+
 /// Everything that may differ between two passes of one frozen ViT.
 struct ForwardPlan {
   torch::Tensor prompts;                // [B, L, D] put between [CLS] and the image tokens (L2P)
@@ -25,6 +31,11 @@ struct ForwardPlan {
   /// A prefix that depends on the block's own input x [B, N, D] (ConvPrompt); asked for the blocks
   /// that run, in their order, where `prefixes` has none.
   std::function<torch::Tensor(const torch::Tensor& x, int64_t block)> make_prefix;
+  std::vector<torch::Tensor> class_offsets;  // per block, added to [CLS]'s key and value, [2, D]
+                                             // (APT); empty, or undefined in places
+  torch::Tensor kept_patches;  // int64 [B, k], rising: those that enter the first block
+                               // (nn/patch_sampling.h); undefined: all
+  PatchScoreRequest* patch_scores = nullptr;
   std::vector<Adapter> adapters;        // per block; empty: none
   std::vector<BlockBranches> branches;  // per block: LoRA's; empty: none
   /// Is shown norm1(x) [B N, D], fp32, of the blocks that run, in their order (statistics).

@@ -1,7 +1,9 @@
 #include "nn/query_model.h"
 
 #include <cmath>
+#include <string>
 
+#include "core/error.h"
 #include "tensor/device.h"
 #include "tensor/meter.h"
 #include "tensor/torch.h"
@@ -18,12 +20,26 @@ QueryModel::QueryModel(std::shared_ptr<Backbone> backbone, VisionTransformer net
   projection_ = projection_.to(backbone_->parameters().front().device());
 }
 
-torch::Tensor QueryModel::compute(const torch::Tensor& images) {
+void QueryModel::score_patches(bool times_values, int64_t patches) {
+  if (!net_.is_empty() && net_->options.num_patches() != patches) {
+    throw Error("efficiency.query_backbone: it has " + std::to_string(net_->options.num_patches()) +
+                " patches and the backbone " + std::to_string(patches) +
+                ", so that cps cannot choose by its scores; take one with the same patches");
+  }
+  times_values_ = times_values;
+  train_.patches = patches;
+}
+
+QueryAnswer QueryModel::compute(const torch::Tensor& images, bool scored) {
   const PhaseScope phase(Phase::kSelect);
   const torch::NoGradGuard no_grad;
-  if (net_.is_empty()) return backbone_->features(images);
-  const torch::Tensor features = net_->features(images);
-  return projection_.defined() ? torch::mm(features, projection_) : features;
+  ForwardPlan plan;
+  PatchScoreRequest request{times_values_, {}};
+  if (scored) plan.patch_scores = &request;
+  torch::Tensor features =
+      net_.is_empty() ? backbone_->features(images, plan) : net_->features(images, plan);
+  if (projection_.defined()) features = torch::mm(features, projection_);
+  return {features, request.scores};
 }
 
 // Both at once, before the pass that the first query is for: a task's peak of bytes is then the
@@ -34,24 +50,31 @@ void QueryModel::make_caches() {
     if (cache->images == 0 || cache->known.defined()) continue;
     cache->queries = torch::zeros({cache->images, backbone_->feature_dim()});
     cache->known = torch::zeros({cache->images}, torch::kBool);
+    if (cache->patches > 0) cache->scores = torch::zeros({cache->images, cache->patches});
   }
 }
 
-torch::Tensor QueryModel::cached(Cache& cache, const torch::Tensor& images,
-                                 const torch::Tensor& indices) {
+QueryAnswer QueryModel::cached(Cache& cache, const torch::Tensor& images,
+                               const torch::Tensor& indices) {
   make_caches();
   const bool room = indices.numel() > 0 && indices.max().item<int64_t>() < cache.images;
-  if (!room) return compute(images);
+  const bool scored = cache.patches > 0;
+  if (!room) return compute(images, scored);
   const torch::Tensor rows =
       cache.known.index_select(0, indices).logical_not().nonzero().squeeze(1);
   if (rows.numel() > 0) {
     const bool all = rows.numel() == indices.numel();
     const torch::Tensor fresh = all ? images : images.index_select(0, rows.to(images.device()));
     const torch::Tensor positions = indices.index_select(0, rows);
-    cache.queries.index_copy_(0, positions, compute(fresh).cpu());
+    const QueryAnswer answer = compute(fresh, scored);
+    cache.queries.index_copy_(0, positions, answer.queries.cpu());
+    if (scored) cache.scores.index_copy_(0, positions, answer.patch_scores.cpu());
     cache.known.index_fill_(0, positions, true);
   }
-  return cache.queries.index_select(0, indices).to(images.device());
+  const auto recalled = [&](const torch::Tensor& all) {
+    return all.defined() ? all.index_select(0, indices).to(images.device()) : all;
+  };
+  return {recalled(cache.queries), recalled(cache.scores)};
 }
 
 std::vector<std::string> QueryModel::cached_splits() const {
@@ -71,6 +94,7 @@ void QueryModel::state(State& s) {
   if (projection_.defined()) s("projection", projection_);
   s.on_cpu("train_queries", train_.queries);
   s.on_cpu("train_known", train_.known);
+  s.on_cpu("train_scores", train_.scores);
   s.on_cpu("test_queries", test_.queries);
   s.on_cpu("test_known", test_.known);
 }

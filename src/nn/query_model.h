@@ -12,6 +12,12 @@
 
 namespace rep {
 
+/// What a query pass tells of images.
+struct QueryAnswer {
+  torch::Tensor queries;       // [B, D]
+  torch::Tensor patch_scores;  // [B, patches], where they are asked for (nn/patch_sampling.h)
+};
+
 /// q(x), which selects prompts: the [CLS] feature of a small query model of its own (REP's swift
 /// prompt selection), projected to the backbone's width by a fixed random N(0, 1/d) matrix where
 /// the widths differ; or else the backbone's feature itself.
@@ -24,10 +30,17 @@ class QueryModel {
   /// exact, since the model is frozen and those images never change. `indices`: their positions in
   /// the split's data set, int64 [B] on the CPU; those behind its end (a buffer's) are not cached.
   torch::Tensor train_query(const torch::Tensor& images, const torch::Tensor& indices) {
-    return cached(train_, images, indices);
+    return cached(train_, images, indices).queries;
   }
   torch::Tensor test_query(const torch::Tensor& images, const torch::Tensor& indices) {
-    return cached(test_, images, indices);
+    return cached(test_, images, indices).queries;
+  }
+  /// From now on training images' query passes tell their patches' scores, too, with values' norms
+  /// as a factor or without. Throws Error where the net has other patches than the backbone's
+  /// `patches`.
+  void score_patches(bool times_values, int64_t patches);
+  QueryAnswer train_answer(const torch::Tensor& images, const torch::Tensor& indices) {
+    return cached(train_, images, indices);
   }
   /// Whether the backbone itself answers, so that a query is its plain feature.
   bool is_backbone() const { return net_.is_empty(); }
@@ -48,16 +61,19 @@ class QueryModel {
  private:
   struct Cache {
     int64_t images = 0;            // room for; 0: nothing is cached
+    int64_t patches = 0;           // whose scores are told, too; 0: none
     torch::Tensor queries, known;  // float [images, D], bool [images], on the CPU
+    torch::Tensor scores;          // float [images, patches], or undefined
   };
-  torch::Tensor compute(const torch::Tensor& images);
-  torch::Tensor cached(Cache& cache, const torch::Tensor& images, const torch::Tensor& indices);
+  QueryAnswer compute(const torch::Tensor& images, bool scored);
+  QueryAnswer cached(Cache& cache, const torch::Tensor& images, const torch::Tensor& indices);
   void make_caches();
 
   std::shared_ptr<Backbone> backbone_;
   VisionTransformer net_{nullptr};
   torch::Tensor projection_;  // [d, D] or undefined
   Cache train_, test_;
+  bool times_values_ = true;
 };
 
 }  // namespace rep

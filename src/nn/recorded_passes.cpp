@@ -20,15 +20,18 @@ bool can_be_recorded(const ForwardPlan& plan) {
     return std::find(blocks.begin(), blocks.end(), true) != blocks.end();
   };
   return !plan.make_prefix && plan.adapters.empty() && plan.branches.empty() && !plan.observe &&
-         !any(plan.skip) && !any(plan.detach) && plan.scale.empty();
+         !plan.kept_patches.defined() && !plan.patch_scores && !any(plan.skip) &&
+         !any(plan.detach) && plan.scale.empty();
 }
 
-// The plan's tensors that come from outside: prompts and prefixes.
+// The plan's tensors that come from outside: prompts, prefixes and offsets.
 std::vector<torch::Tensor> learned_of(const ForwardPlan& plan) {
   std::vector<torch::Tensor> tensors;
   if (plan.prompts.defined()) tensors.push_back(plan.prompts);
-  for (const auto& prefix : plan.prefixes) {
-    if (prefix.defined()) tensors.push_back(prefix);
+  for (const auto* list : {&plan.prefixes, &plan.class_offsets}) {
+    for (const auto& t : *list) {
+      if (t.defined()) tensors.push_back(t);
+    }
   }
   return tensors;
 }
@@ -50,6 +53,7 @@ ForwardPlan with_learned(ForwardPlan plan, const torch::Tensor& row) {
   };
   take(plan.prompts);
   for (auto& prefix : plan.prefixes) take(prefix);
+  for (auto& offset : plan.class_offsets) take(offset);
   return plan;
 }
 
@@ -63,6 +67,7 @@ std::vector<int64_t> key_of(const torch::Tensor& images, const torch::Tensor& le
   add_sizes(images);
   add_sizes(plan.prompts);
   for (const auto& prefix : plan.prefixes) add_sizes(prefix);
+  for (const auto& offset : plan.class_offsets) add_sizes(offset);
   key.push_back(static_cast<int64_t>(plan.merge.size()));
   key.insert(key.end(), plan.merge.begin(), plan.merge.end());
   key.insert(key.end(), {plan.proportional_attention, plan.size_weighted, plan.outputs.first,

@@ -17,9 +17,9 @@ namespace rep {
 ///
 /// Recorded is a pass of shapes and a plan met for the third time, eight of them at most; op by op
 /// go the others, plans that drop or scale blocks (others at each step) or hold what a recording
-/// cannot (prefixes made on the way, adapters, LoRA's branches, an observer), and a pass whose
-/// recording still waits for its backward. A recording that does not give what the pass itself
-/// gives, or fails, is reported once, and none is made from then on.
+/// cannot (prefixes made on the way, adapters, LoRA's branches, an observer, part of the patches),
+/// and a pass whose recording still waits for its backward. A recording that does not give what the
+/// pass itself gives, or fails, is reported once, and none is made from then on.
 class RecordedPasses {
  public:
   /// images [B, 3, S, S], plan -> tokens, without effects but those on the result.
@@ -29,7 +29,7 @@ class RecordedPasses {
   RecordedPasses(const RecordedPasses&) = delete;
   RecordedPasses& operator=(const RecordedPasses&) = delete;
 
-  /// What pass(images, plan) gives, with its gradients of plan.prompts and plan.prefixes.
+  /// What pass(images, plan) gives, with its gradients of plan.prompts, prefixes and class_offsets.
   torch::Tensor operator()(const torch::Tensor& images, const ForwardPlan& plan);
   /// Passes that were started from a recording.
   int64_t started() const { return started_; }

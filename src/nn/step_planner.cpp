@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "nn/patch_sampling.h"
 #include "nn/token_merging.h"
 
 namespace rep {
@@ -74,10 +75,19 @@ BlockTokens StepPlanner::train_tokens(const StepTime& time, int64_t prompts) con
   if (!vit_) return {};
   const ForwardPlan plan = train_plan(time);
   BlockTokens tokens;
-  tokens.forward = tokens.backward = tokens_per_block(*vit_, plan, prompts);
+  tokens.forward = tokens.backward =
+      tokens_per_block(*vit_, plan, prompts, kept_patches(merging_, vit_->num_patches()));
   for (int64_t block = 0; block < vit_->depth; ++block) {
     if (plan.detaches(block)) tokens.backward[static_cast<size_t>(block)] = 0;
   }
+  return tokens;
+}
+
+BlockTokens StepPlanner::head_tokens(int64_t prompts) const {
+  if (!vit_) return {};
+  BlockTokens tokens;
+  tokens.forward = tokens_per_block(*vit_, test_plan(), prompts);
+  tokens.backward.assign(tokens.forward.size(), 0);
   return tokens;
 }
 

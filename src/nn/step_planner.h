@@ -38,8 +38,10 @@ class StepPlanner {
   bool changes_testing() const;
   bool drops_blocks() const { return dropping_.kind != "none"; }
 
-  /// Of a training step that carries `prompts` prompt tokens.
+  /// Of a training step that carries `prompts` prompt tokens; of a step that trains the head alone,
+  /// on features as at test, through which no gradient flows.
   BlockTokens train_tokens(const StepTime& time, int64_t prompts) const;
+  BlockTokens head_tokens(int64_t prompts) const;
   /// The backbone's, when it has tokens.
   int64_t blocks() const { return vit_ ? vit_->depth : 0; }
 

@@ -149,7 +149,7 @@ torch::Tensor merge_mean(const torch::Tensor& x, const torch::Tensor& weights,
 
 std::vector<int64_t> merging_schedule(const TokenMergingConfig& config, int64_t depth) {
   std::vector<int64_t> merge(static_cast<size_t>(depth), 0);
-  if (config.kind == "none") return merge;
+  if (config.kind != "atom" && config.kind != "tome") return merge;
   for (int64_t i = 0; i < depth; ++i) {
     // AToM: delta (l - 1) with delta = r_max / (K - 1), rounded down; in whole numbers, so exact.
     const int64_t r_max = 2 * config.n;

@@ -7,6 +7,7 @@
 
 #include <utility>
 
+#include "nn/patch_sampling.h"
 #include "nn/token_merging.h"
 #include "nn/weights.h"
 
@@ -36,6 +37,29 @@ void fold(BlockImpl& block, const char* name, torch::nn::LayerNorm& norm, Norm& 
 
 torch::Tensor only(TokenRange range, const torch::Tensor& x) {
   return range.count > 0 ? x.narrow(1, range.first, range.count) : x;
+}
+
+// Adds [2, D] to key and value of token 0 of qkv [B, N, 3 D], in place: nobody else keeps this
+// projection. The gradient passes through, and is summed over images for the offset alone.
+struct ClassOffset : torch::autograd::Function<ClassOffset> {
+  static torch::Tensor forward(torch::autograd::AutogradContext*, const torch::Tensor& qkv,
+                               const torch::Tensor& offset) {
+    const int64_t D = offset.size(1);
+    const torch::Tensor out = qkv.variable_data();  // the same memory
+    out.select(1, 0).narrow(1, D, 2 * D).add_(offset.flatten());
+    return out;
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext*,
+                                                 torch::autograd::variable_list grads) {
+    const int64_t D = grads[0].size(2) / 3;
+    const torch::Tensor own = grads[0].select(1, 0).narrow(1, D, 2 * D);
+    return {grads[0], own.sum(0, /*keepdim=*/false, torch::kFloat).view({2, D})};
+  }
+};
+
+// The rows of image tokens x [B, P, D] or [1, P, D] that are kept: [B, k, D].
+torch::Tensor pick(const torch::Tensor& x, const torch::Tensor& kept) {
+  return x.gather(1, kept.unsqueeze(-1).expand({-1, -1, x.size(2)}));
 }
 
 // Merges r image tokens of the stream; the sizes of what each token stands for go along.
@@ -119,15 +143,18 @@ AttentionImpl::AttentionImpl(int64_t dim, int64_t heads_) : heads(heads_) {
 }
 
 torch::Tensor AttentionImpl::forward(const torch::Tensor& x, torch::nn::LayerNorm& norm,
-                                     const torch::Tensor& prefix, const torch::Tensor& log_sizes,
-                                     TokenRange queries, torch::Tensor* metric,
+                                     const torch::Tensor& prefix, const torch::Tensor& class_offset,
+                                     const torch::Tensor& log_sizes, TokenRange queries,
+                                     torch::Tensor* metric, PatchScoreRequest* scores,
                                      const BlockBranches& branches) {
-  const torch::Tensor projected =
+  torch::Tensor projected =
       operations->project_normed(x, norm, qkv, branches.qkv, branches.qkv_weight);
   if (metric) {
     const torch::Tensor keys = projected.detach().unflatten(-1, {3, heads, -1}).select(2, 1);
     *metric = keys.mean(2, /*keepdim=*/false, c10::promoteTypes(keys.scalar_type(), torch::kFloat));
   }
+  if (scores) scores->scores = patch_scores(projected, heads, scores->times_values);
+  if (class_offset.defined()) projected = ClassOffset::apply(projected, class_offset);
   const torch::Tensor mixed = operations->attend(projected, heads, prefix, log_sizes, queries);
   return operations->project(mixed, proj->weight, proj->bias);
 }
@@ -140,11 +167,13 @@ BlockImpl::BlockImpl(const VitOptions& options) {
 }
 
 void BlockImpl::forward(TokenStream& stream, const ForwardPlan& plan, int64_t index,
-                        TokenRange outputs) {
+                        TokenRange outputs, PatchScoreRequest* scores) {
   const int64_t r = outputs.count > 0 ? 0 : plan.merges(index);
   const auto block = static_cast<size_t>(index);
   torch::Tensor prefix = plan.prefixes.empty() ? torch::Tensor() : plan.prefixes[block];
   if (!prefix.defined() && plan.make_prefix) prefix = plan.make_prefix(stream.x, index);
+  const torch::Tensor offset =
+      plan.class_offsets.empty() ? torch::Tensor() : plan.class_offsets[block];
   const torch::Tensor log_sizes =
       plan.proportional_attention && stream.sizes.defined() ? stream.sizes.log() : torch::Tensor();
   if (plan.observe) plan.observe(attention_input(stream.x), index);
@@ -157,8 +186,8 @@ void BlockImpl::forward(TokenStream& stream, const ForwardPlan& plan, int64_t in
   torch::Tensor metric, mixed;
   {
     const torch::AutoGradMode branch(torch::GradMode::is_enabled() && !detached);
-    mixed = attn->forward(input(), norm1, prefix, log_sizes, outputs, r > 0 ? &metric : nullptr,
-                          branches);
+    mixed = attn->forward(input(), norm1, prefix, offset, log_sizes, outputs,
+                          r > 0 ? &metric : nullptr, scores, branches);
   }
   stream.x = torch::add(only(outputs, stream.x), mixed, scale);
   if (r > 0) merge(stream, metric, r, plan.size_weighted);
@@ -222,7 +251,10 @@ torch::Tensor VisionTransformerImpl::pass(const torch::Tensor& images, const For
   const torch::Tensor first_position = pos_embed.narrow(1, 0, 1);
   std::vector<torch::Tensor> parts{(cls_token + first_position).expand({B, -1, -1})};
   if (plan.prompts.defined()) parts.push_back(plan.prompts + first_position);
-  parts.push_back(patch_embed->forward(images) + pos_embed.narrow(1, 1, options.num_patches()));
+  torch::Tensor patches =
+      patch_embed->forward(images) + pos_embed.narrow(1, 1, options.num_patches());
+  if (plan.kept_patches.defined()) patches = pick(patches, plan.kept_patches);
+  parts.push_back(patches);
 
   TokenStream stream;
   stream.x = torch::cat(parts, 1);
@@ -238,7 +270,8 @@ torch::Tensor VisionTransformerImpl::pass(const torch::Tensor& images, const For
   for (int64_t i = 0; i <= last; ++i) {
     if (plan.skips(i)) continue;
     blocks[static_cast<size_t>(i)]->forward(stream, plan, i,
-                                            early && i == last ? plan.outputs : TokenRange{});
+                                            early && i == last ? plan.outputs : TokenRange{},
+                                            i == last ? plan.patch_scores : nullptr);
   }
   return norm->forward(early ? stream.x : only(plan.outputs, stream.x));
 }
@@ -310,10 +343,19 @@ VitOptions vit_options(const std::string& name, int64_t image_size, int64_t patc
   return options;
 }
 
+void check_blocks(const VitOptions& options, const std::string& key,
+                  const std::vector<int64_t>& blocks) {
+  for (const int64_t block : blocks) {
+    if (block >= 0 && block < options.depth) continue;
+    throw Error(key + ": block " + std::to_string(block) +
+                " is not there; the backbone has blocks 0 to " + std::to_string(options.depth - 1));
+  }
+}
+
 std::vector<int64_t> tokens_per_block(const VitOptions& options, const ForwardPlan& plan,
-                                      int64_t prompts) {
+                                      int64_t prompts, int64_t patches) {
   std::vector<int64_t> tokens(static_cast<size_t>(options.depth), 0);
-  int64_t image_tokens = options.num_patches();
+  int64_t image_tokens = patches;
   for (int64_t i = 0; i < options.depth; ++i) {
     if (plan.skips(i)) continue;
     tokens[static_cast<size_t>(i)] = 1 + prompts + image_tokens;

@@ -59,10 +59,12 @@ struct AttentionImpl : torch::nn::Module {
   AttentionImpl(int64_t dim, int64_t heads);
   /// Of norm(x), x [B, N, D]; prefix undefined or [B, 2, L, D]; log_sizes undefined or [B, N]. Of
   /// the queries in `queries` only, where it names some. `metric`, when wanted, receives the keys
-  /// averaged over heads [B, N, D/H], prefix keys excluded.
+  /// averaged over heads [B, N, D/H], prefix keys excluded. `class_offset`, undefined or [2, D], is
+  /// added to key and value of token 0; `scores`, when wanted, are filled in.
   torch::Tensor forward(const torch::Tensor& x, torch::nn::LayerNorm& norm,
-                        const torch::Tensor& prefix, const torch::Tensor& log_sizes,
-                        TokenRange queries, torch::Tensor* metric,
+                        const torch::Tensor& prefix, const torch::Tensor& class_offset,
+                        const torch::Tensor& log_sizes, TokenRange queries, torch::Tensor* metric,
+                        PatchScoreRequest* scores,
                         const BlockBranches& branches = {});
   const VitOperations* operations = &kFusedOperations;
   int64_t heads;
@@ -82,8 +84,8 @@ struct BlockImpl : torch::nn::Module {
   explicit BlockImpl(const VitOptions& options);
   /// Runs block number `index` of `plan` on the stream in place. Where `outputs` names tokens, only
   /// those come out, and nothing is merged: what is merged would come out of no block.
-  void forward(TokenStream& stream, const ForwardPlan& plan, int64_t index,
-               TokenRange outputs = {});
+  void forward(TokenStream& stream, const ForwardPlan& plan, int64_t index, TokenRange outputs = {},
+               PatchScoreRequest* scores = nullptr);
   const VitOperations* operations = &kFusedOperations;
   double recompute = 0;  // share of a frozen MLP: made again for the backward pass, and not kept
   torch::nn::LayerNorm norm1{nullptr}, norm2{nullptr};
@@ -147,9 +149,17 @@ VitOptions vit_options(const std::string& name, int64_t image_size = 0, int64_t 
 /// The member of the family that the configuration names (BackboneFamily::make).
 VisionTransformer make_vit(const BackboneConfig& config, Json* inputs);
 
-/// Tokens that enter each block, for a plan and `prompts`
-/// prompt tokens: arithmetic only. Blocks that are skipped count 0 tokens. Size depth.
+/// Throws Error naming the configuration's key where one of `blocks` is none of the ViT's.
+void check_blocks(const VitOptions& options, const std::string& key,
+                  const std::vector<int64_t>& blocks);
+
+/// Tokens that enter each block, for a plan, `prompts` prompt tokens and `patches` of the image:
+/// arithmetic only. Blocks that are skipped count 0 tokens. Size depth.
 std::vector<int64_t> tokens_per_block(const VitOptions& options, const ForwardPlan& plan,
-                                      int64_t prompts);
+                                      int64_t prompts, int64_t patches);
+inline std::vector<int64_t> tokens_per_block(const VitOptions& options, const ForwardPlan& plan,
+                                             int64_t prompts) {
+  return tokens_per_block(options, plan, prompts, options.num_patches());
+}
 
 }  // namespace rep

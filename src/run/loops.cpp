@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <optional>
 
 #include "core/error.h"
 #include "core/interrupt.h"
 #include "data/loader.h"
+#include "run/phases.h"
 #include "tensor/meter.h"
 #include "tensor/torch.h"
 
@@ -92,6 +94,8 @@ class TaskTraining {
     const auto images = static_cast<int64_t>(set_.samples.size());
     steps_ = steps_of_task(train_, images);
     per_epoch_ = Loader::batches(images, train_.batch_size, train_.drop_last);
+    phases_.emplace(*session.learner.efficiency, method_, train_.decoupled,
+                    first_head_step(train_, images));
   }
 
   void run() {
@@ -149,6 +153,7 @@ class TaskTraining {
     const StepTime time{session_.config.seed, task_.index, position_.iteration,
                         position_.total_iterations, epoch};
     learner.efficiency->set_time(time);
+    phases_->at(position_.iteration);
     const torch::Tensor loss = learn_from(share, learner, train_.clip_norm, optimizer_);
     ++position_.iteration;
     ++position_.total_iterations;
@@ -165,7 +170,7 @@ class TaskTraining {
       step.loss = finite_loss(loss, step, session_.stream.tasks.size());
     }
     step.seconds = seconds();
-    step.tokens = learner.efficiency->planner.train_tokens(time, method_.prompt_tokens());
+    step.tokens = learner.efficiency->train_tokens(method_.prompt_tokens());
     for (Observer* one : observers_) one->after_step(step, optimizer_);
     return true;
   }
@@ -179,6 +184,7 @@ class TaskTraining {
   Optimizer optimizer_;
   TrainingSet set_;
   int64_t steps_ = 0, per_epoch_ = 0;
+  std::optional<Phases> phases_;
 };
 
 // How many rows of logits [B, C] have their highest among the classes [first, last) at their label.
@@ -197,6 +203,16 @@ int64_t steps_of_task(const TrainConfig& config, int64_t images) {
   const int64_t steps =
       config.epochs * Loader::batches(images, config.batch_size, config.drop_last);
   return config.iterations > 0 ? std::min(steps, config.iterations) : steps;
+}
+
+int64_t first_head_step(const TrainConfig& config, int64_t images) {
+  const double ratio = config.decoupled.phase_ratio;
+  const int64_t steps = steps_of_task(config, images);
+  const int64_t per_epoch = Loader::batches(images, config.batch_size, config.drop_last);
+  const auto part = [ratio](int64_t of) {
+    return static_cast<int64_t>(static_cast<double>(of) * ratio);
+  };
+  return steps < config.epochs * per_epoch ? part(steps) : part(config.epochs) * per_epoch;
 }
 
 void train_task(Session& session, const Task& task, Position& position,

@@ -32,6 +32,10 @@ struct Position {
 /// MACs or seconds may end it before.
 int64_t steps_of_task(const TrainConfig& config, int64_t images);
 
+/// The step of a task from which on only the method's head trains (train.decoupled): by epochs, or
+/// by steps where `iterations` ends the task before its epochs do. As many as there are: never.
+int64_t first_head_step(const TrainConfig& config, int64_t images);
+
 /// Trains one task from `position.iteration` on; the only backward and step of the program. Throws
 /// Error naming task, epoch and step when the loss is not finite.
 void train_task(Session& session, const Task& task, Position& position,

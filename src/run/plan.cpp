@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "data/dataset.h"
 #include "nn/backbone.h"
+#include "nn/patch_sampling.h"
 #include "run/pretrain.h"
 #include "run/rehearsal.h"
 #include "run/setup.h"
@@ -102,6 +103,10 @@ class Advice {
     if (base_.config.efficiency.token_merging.kind == "none") {
       try_it("efficiency.token_merging={kind: atom, n: 8}",
              [](Config& c) { c.efficiency.token_merging.kind = "atom"; });
+    } else if (samples_patches(base_.config.efficiency.token_merging)) {
+      const double ratio = (1 + base_.config.efficiency.token_merging.ratio) / 2;
+      try_it("efficiency.token_merging.ratio=" + Json(ratio).dump(),
+             [ratio](Config& c) { c.efficiency.token_merging.ratio = ratio; });
     } else {
       const int64_t n = 2 * base_.config.efficiency.token_merging.n;
       try_it("efficiency.token_merging.n=" + std::to_string(n),

@@ -133,11 +133,13 @@ class Rehearsal {
     return tokens_work(tokens.forward, tokens.backward, session_.learner.backbone->feature_dim());
   }
 
-  // Some steps of `task` from `first` on.
-  std::vector<MeasuredStep> train(const Task& task, int64_t images, int64_t first, int64_t count) {
+  // Some steps of `task` from `first` on, in one of the phases of train.decoupled.
+  std::vector<MeasuredStep> train(const Task& task, int64_t images, int64_t first, int64_t count,
+                                  bool head_only = false) {
     const TrainConfig whole = train_config();
     session_.config.train.macs = session_.config.train.seconds = 0;
     session_.config.train.iterations = first + count;
+    session_.config.train.decoupled.phase_ratio = head_only ? 0 : 1;
     Position position;
     position.task = task.index;
     position.iteration = first;
@@ -171,15 +173,24 @@ class Rehearsal {
       part.train.resize(static_cast<size_t>(images));
       fresh = batches(images);
     }
-    const int64_t count = std::min(steps_.back(), fresh + wanted_steps_);
-    costs_[task.index] = mean_step(train(part, images, 0, count), static_cast<size_t>(fresh));
-    draw_all(task);
+    const int64_t both = first_head_step(train_config(), images_.back());
+    const int64_t count = std::min(both, fresh + wanted_steps_);
+    if (count > 0) {
+      costs_[task.index] = mean_step(train(part, images, 0, count), static_cast<size_t>(fresh));
+      draw_all(task);
+      fresh = 0;
+    }
+    const int64_t alone = std::min(steps_.back() - both, fresh + wanted_steps_);
+    if (alone == 0) return;
+    head_costs_[task.index] = mean_step(train(part, images, count, alone, /*head_only=*/true),
+                                        static_cast<size_t>(fresh));
   }
 
   // The blocks that each step of the task will run, and the step that runs the most.
   void draw_all(const Task& task) {
     if (!planner().drops_blocks()) return;
-    const int64_t fullest = work_of_steps(task.index, total_steps_, steps_.back()).second;
+    const int64_t steps = first_head_step(train_config(), images_.back());
+    const int64_t fullest = work_of_steps(task.index, total_steps_, steps).second;
     if (fullest < wanted_steps_) return;
     train(task, images_.back(), std::max<int64_t>(0, fullest - 1), fullest > 0 ? 2 : 1);
   }
@@ -201,7 +212,10 @@ class Rehearsal {
   }
 
   void book_steps(int64_t task) {
-    int64_t steps = steps_[static_cast<size_t>(task)];
+    const int64_t images = images_[static_cast<size_t>(task)];
+    const int64_t all = steps_[static_cast<size_t>(task)];
+    int64_t steps = std::min(all, first_head_step(train_config(), images));
+    book_head_steps(task, all - steps);
     if (steps == 0 || costs_.empty()) return;
     const StepCost cost = interpolated(costs_, task);
     // Relative to the steps measured: how much of the blocks a mean step runs.
@@ -210,9 +224,9 @@ class Rehearsal {
       share =
           work_of_steps(task, booked_steps_, steps).first / static_cast<double>(steps) / cost.work;
     }
-    const double batch = mean_share(images_[static_cast<size_t>(task)]);
+    const double batch = mean_share(images);
     const Amount later = batch * (cost.select + share * cost.rest);
-    booked_steps_ += steps;
+    booked_steps_ += all;
     const TrainConfig& budget = train_config();
     const auto cut = [&](double limit, double each) {
       if (limit > 0 && each > 0) {
@@ -224,11 +238,22 @@ class Rehearsal {
     Amount total = static_cast<double>(steps) * later;
     if (caches_train()) {
       // Computed in the task's first epoch only.
-      const int64_t fresh =
-          std::min(steps, (steps_[static_cast<size_t>(task)] + budget.epochs - 1) / budget.epochs);
+      const int64_t fresh = std::min(steps, (all + budget.epochs - 1) / budget.epochs);
       total = static_cast<double>(steps - fresh) * later +
               static_cast<double>(fresh) * batch * (cost.first_select + share * cost.first_rest);
     }
+    book(steps, total);
+  }
+
+  // Those of the second phase of train.decoupled, which all run the same blocks.
+  void book_head_steps(int64_t task, int64_t steps) {
+    if (steps == 0 || head_costs_.empty()) return;
+    const StepCost cost = interpolated(head_costs_, task);
+    const double batch = mean_share(images_[static_cast<size_t>(task)]);
+    book(steps, static_cast<double>(steps) * (batch * (cost.select + cost.rest)));
+  }
+
+  void book(int64_t steps, const Amount& total) {
     forecast_.steps += steps;
     forecast_.step_macs += total.macs;
     forecast_.train_macs += total.macs;
@@ -329,11 +354,12 @@ class Rehearsal {
   const int64_t wanted_steps_;
   const bool memory_only_;
   Session session_;
-  const int64_t first_;                // task with images to train on
-  std::vector<int64_t> images_;        // that each task trains on
-  std::vector<int64_t> steps_;         // of each task
-  std::map<int64_t, StepCost> costs_;  // of the tasks that were rehearsed
-  Amount probe_;                       // testing an image after the first task
+  const int64_t first_;                     // task with images to train on
+  std::vector<int64_t> images_;             // that each task trains on
+  std::vector<int64_t> steps_;              // of each task
+  std::map<int64_t, StepCost> costs_;       // of the tasks that were rehearsed
+  std::map<int64_t, StepCost> head_costs_;  // of their steps that train the head alone
+  Amount probe_;                            // testing an image after the first task
   int64_t total_steps_ = 0, booked_steps_ = 0;
   Forecast forecast_;
 };

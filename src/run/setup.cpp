@@ -9,6 +9,25 @@
 
 namespace rep {
 
+namespace {
+
+void check_decoupled(const TrainConfig& train) {
+  const DecoupledConfig& decoupled = train.decoupled;
+  if (decoupled.phase_ratio == 1) {
+    if (decoupled.train_head_in_phase1) return;
+    throw Error(
+        "train.decoupled: with phase_ratio 1 and train_head_in_phase1: false the head never "
+        "trains; set one of them otherwise");
+  }
+  if (train.macs > 0 || train.seconds > 0) {
+    throw Error(
+        "train.decoupled: where macs or seconds end a task its second phase may never come; take "
+        "epochs or iterations");
+  }
+}
+
+}  // namespace
+
 Config read_experiment(const std::string& path, const std::vector<std::string>& overrides) {
   Config config = load_config(path, overrides);
   resolve_sections(config);
@@ -31,6 +50,7 @@ void resolve_sections(Config& config) {
                 " is for a frozen ViT; take precision: fp32, or backbone.trainable: none");
   }
   drop_threshold(config.efficiency.layer_dropping, config.efficiency.token_merging);
+  check_decoupled(config.train);
   const QueryBackboneConfig& query = config.efficiency.query_backbone;
   if (!query.name.empty()) vit_options(query.name, family.image_size(config.backbone));
   if (query.name.empty() && !query.weights.empty()) {

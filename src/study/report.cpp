@@ -131,9 +131,9 @@ bool differs(const std::string& key, const std::vector<const Run*>& runs) {
 }
 
 bool uses_rep(const Settings& settings) {
-  const auto is_on = [&](const char* key) {
+  const auto is_on = [&](const char* key) {  // drawing patches is not REP's
     const std::string kind = get(settings, key);
-    return !kind.empty() && kind != "none";
+    return !kind.empty() && kind != "none" && kind != "cps" && kind != "patch_dropout";
   };
   return is_on("efficiency.token_merging.kind") || is_on("efficiency.layer_dropping.kind");
 }
