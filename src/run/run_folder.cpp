@@ -219,6 +219,7 @@ void RunFolder::save(Learner& learner, Position& position, Result& result, Optim
 
   // Between tasks the parameters have just been tested.
   const bool tested = !optimizer && !position.trained;
+  good_ = good_ || finite_iteration_ > saved_iteration_;  // and the parameters are finite, too
   std::error_code failed;
   if (good_ && !tested && fs::exists(checkpoint_path(), failed)) {
     fs::remove(good_path(), failed);
@@ -230,18 +231,25 @@ void RunFolder::save(Learner& learner, Position& position, Result& result, Optim
   fs::remove(diverged_path(), failed);
   good_ = tested;
   saved_iteration_ = position.iteration;
+  if (tested) finite_iteration_ = 0;
   last_save_ = std::chrono::steady_clock::now();
+}
+
+// A loss two steps on was computed from parameters that a step from the checkpoint led to.
+void RunFolder::saw_finite_loss(int64_t iteration) {
+  finite_iteration_ = iteration;
+  good_ = good_ || iteration > saved_iteration_ + 1;
 }
 
 void RunFolder::step_back() {
   if (!writes_) return;
   std::error_code failed;
-  if (!good_) {
-    if (fs::exists(good_path(), failed)) {
-      fs::rename(good_path(), checkpoint_path(), failed);
-    } else {
-      fs::remove(checkpoint_path(), failed);
-    }
+  if (good_) {
+    fs::remove(good_path(), failed);
+  } else if (fs::exists(good_path(), failed)) {
+    fs::rename(good_path(), checkpoint_path(), failed);
+  } else {
+    fs::remove(checkpoint_path(), failed);
   }
   write_file_atomically(diverged_path(), "");
 }

@@ -27,8 +27,9 @@ FileLock lock_run_folder(const std::string& path);
 /// the costs.
 ///
 /// No checkpoint holds parameters that are not finite. One that was written in the middle of a task
-/// is good only once a loss that was computed from it is finite, and until then the last good one
-/// stays beside it: when a run diverges, step_back() puts that one in its place.
+/// is known to be good once the loss that was computed from it and the parameters after that step
+/// are finite, too. Until then the last good one stays beside it: when a run diverges, step_back()
+/// puts that one in its place.
 class RunFolder {
  public:
   /// Makes the folder. With `resume` false, a folder that holds an unfinished run is refused and a
@@ -66,7 +67,7 @@ class RunFolder {
  private:
   void serialize(State& s, Learner& learner, Position& position, Result& result);
   void compare(Json was, int64_t threads, const Position& at);
-  void saw_finite_loss(int64_t iteration) { good_ = good_ || iteration > saved_iteration_; }
+  void saw_finite_loss(int64_t iteration);
   std::string checkpoint_path() const { return path_ + "/checkpoint/state.safetensors"; }
   std::string good_path() const { return path_ + "/checkpoint/good.safetensors"; }
   std::string diverged_path() const { return path_ + "/checkpoint/diverged"; }
@@ -81,8 +82,9 @@ class RunFolder {
   std::chrono::steady_clock::time_point last_save_;
   std::function<void(Optimizer&)> optimizer_;
   std::vector<std::string> notes_;
-  bool good_ = true;             // the checkpoint at checkpoint_path()
-  int64_t saved_iteration_ = 0;  // of its task
+  bool good_ = true;              // the checkpoint at checkpoint_path()
+  int64_t saved_iteration_ = 0;   // of its task
+  int64_t finite_iteration_ = 0;  // of the same task: the last one whose loss was seen to be finite
 };
 
 /// Saves a run in its folder as it goes.
