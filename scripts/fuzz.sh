@@ -6,7 +6,7 @@
 #
 #   --seconds N    how long each target runs (default: 60)
 #   --install      install Debian's clang where it is missing
-#   TARGET         cifar100, config, image, jpeg, npy, npz, pickle, pth, safetensors or stream51
+#   TARGET         cifar100, config, image, jpeg, npy, npz, pickle, pth, safetensors, stream51 or weights
 #                  (default: all)
 #
 # Inputs that reached something new are kept in build/fuzz/corpus and begin the next run.
@@ -27,7 +27,7 @@ while (($# > 0)); do
 done
 [[ $seconds =~ ^[1-9][0-9]*$ ]] || fail "--seconds needs a number from 1 on, not '$seconds'"
 if ((${#targets[@]} == 0)); then
-  targets=(cifar100 config image jpeg npy npz pickle pth safetensors stream51)
+  targets=(cifar100 config image jpeg npy npz pickle pth safetensors stream51 weights)
 fi
 
 if ! command -v clang++ >/dev/null && [[ $install == yes ]]; then

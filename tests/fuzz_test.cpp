@@ -110,7 +110,7 @@ TEST_P(Fuzz, BeginsFromFilesThatAreRead) {
 
 INSTANTIATE_TEST_SUITE_P(Targets, Fuzz,
                          ::testing::Values("cifar100", "config", "image", "jpeg", "npy", "npz",
-                                           "pickle", "pth", "safetensors", "stream51"),
+                                           "pickle", "pth", "safetensors", "stream51", "weights"),
                          [](const auto& test) { return test.param; });
 
 }  // namespace

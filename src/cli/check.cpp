@@ -58,8 +58,10 @@ void check(const std::string& path, const std::vector<std::string>& set, const s
   for (const Task& task : stream.tasks) {
     steps += steps_of_task(config.train, static_cast<int64_t>(task.train.size()));
   }
-  std::string details = describe_split(config, *session.train, Split::kTrain) +
-                        describe_split(config, *session.test, Split::kTest);
+  std::string details;
+  for (const std::string& line : remarks(session.learner.inputs)) details += "  " + line + "\n";
+  details += describe_split(config, *session.train, Split::kTrain) +
+             describe_split(config, *session.test, Split::kTest);
   if (!sheet.empty()) {
     const Preview shown =
         preview(*session.train, session.learner.transform(config, /*train=*/false));

@@ -14,8 +14,9 @@
 #include "core/files.h"
 #include "core/json.h"
 #include "core/suggest.h"
-#include "formats/npz.h"
 #include "formats/safetensors.h"
+#include "formats/weight_file.h"
+#include "nn/weight_names.h"
 #include "nn/weights.h"
 
 namespace rep {
@@ -78,16 +79,17 @@ Json parse(const std::string& text, const std::string& path) {
 
 // ---- weights and checkpoints ----
 
-struct WeightFile {
+struct Inspected {
   std::vector<TensorInfo> tensors;
   std::map<std::string, std::string> metadata;
-  VitSize size;
+  std::string note;
+  VitLayout layout;
 };
 
-VitSize size_of(const std::vector<TensorInfo>& tensors) {
+VitLayout layout_of(const std::vector<TensorInfo>& tensors) {
   std::vector<std::pair<std::string, std::vector<int64_t>>> shapes;
   for (const TensorInfo& tensor : tensors) shapes.emplace_back(tensor.name, tensor.shape);
-  return vit_size(shapes);
+  return vit_layout(shapes);
 }
 
 std::vector<TensorInfo> infos(const NamedTensors& tensors) {
@@ -98,25 +100,36 @@ std::vector<TensorInfo> infos(const NamedTensors& tensors) {
   return list;
 }
 
-WeightFile read_weight_file(const std::string& path, const std::string& suffix) {
-  WeightFile file;
-  if (suffix == ".safetensors") {
-    file.tensors = list_safetensors(path, &file.metadata);
-    file.size = size_of(file.tensors);
-  } else if (suffix == ".npz") {
-    // Under the names of the file; what it fits is told by timm's.
-    const NamedTensors tensors = read_npz(path);
-    file.tensors = infos(tensors);
-    file.size = size_of(infos(timm_names(tensors, path)));
-  } else {
-    file.tensors = infos(read_weights(path));
-    file.size = size_of(file.tensors);
+// What it fits is told by timm's names; a file of several models fits none.
+VitLayout layout_by_timm_names(const NamedTensors& tensors, const std::string& path) {
+  try {
+    return layout_of(infos(to_timm_names(tensors, path).tensors));
+  } catch (const Error&) {
+    return {};
   }
+}
+
+Inspected read_tensors(const std::string& path, const std::string& key) {
+  Inspected file;
+  if (weight_format(path) == WeightFormat::kSafetensors && key.empty()) {
+    file.tensors = list_safetensors(path, &file.metadata);  // without the data
+    NamedTensors shapes;
+    for (const TensorInfo& info : file.tensors) {
+      shapes.emplace_back(info.name, torch::empty(info.shape, torch::kMeta));
+    }
+    file.layout = layout_by_timm_names(shapes, path);
+    return file;
+  }
+  WeightFile read = read_weight_file(path, key);
+  file.tensors = infos(read.tensors);  // under the names of the file
+  file.metadata = std::move(read.metadata);
+  file.note = std::move(read.note);
+  file.layout = layout_by_timm_names(read.tensors, path);
   return file;
 }
 
 // What the checkpoint's values (tensor/checkpoint.h) say of how far the run had come.
-Json position_of(const WeightFile& file, const std::string& path) {
+Json position_of(const Inspected& file, const std::string& path) {
   const auto values = file.metadata.find("rep");
   if (values == file.metadata.end()) return nullptr;
   const std::string prefix = "position.";
@@ -128,7 +141,7 @@ Json position_of(const WeightFile& file, const std::string& path) {
   return position;
 }
 
-Json summarise_weights(const WeightFile& file, const std::string& path) {
+Json summarise_weights(const Inspected& file, const std::string& path) {
   Json list = Json::array();
   int64_t parameters = 0, bytes = 0;
   for (const TensorInfo& tensor : file.tensors) {
@@ -140,7 +153,7 @@ Json summarise_weights(const WeightFile& file, const std::string& path) {
   }
   Json json{{"tensors", std::move(list)}, {"count", file.tensors.size()},
             {"parameters", parameters},   {"bytes", bytes},
-            {"metadata", file.metadata},  {"backbones", backbones_of_size(file.size)}};
+            {"metadata", file.metadata},  {"backbones", backbones_of_layout(file.layout)}};
   Json position = position_of(file, path);
   if (!position.is_null()) {
     json["metadata"].erase("rep");
@@ -149,7 +162,7 @@ Json summarise_weights(const WeightFile& file, const std::string& path) {
   return json;
 }
 
-void print_weights(const WeightFile& file, const Json& summary) {
+void print_weights(const Inspected& file, const Json& summary) {
   size_t width = 4;
   for (const TensorInfo& tensor : file.tensors) width = std::max(width, plain(tensor.name).size());
   const auto row = [&](const std::string& name, const std::string& dtype,
@@ -161,6 +174,7 @@ void print_weights(const WeightFile& file, const Json& summary) {
   for (const TensorInfo& tensor : file.tensors) {
     row(plain(tensor.name), tensor.dtype, describe(tensor.shape));
   }
+  if (!file.note.empty()) std::cout << "\n" << plain(file.note) << "\n";
   std::cout << "\n"
             << grouped(summary["count"]) << " tensors, " << grouped(summary["parameters"])
             << " parameters, " << grouped(summary["bytes"]) << " bytes\n";
@@ -196,7 +210,7 @@ Json summarise_result(const Json& result, const std::string& path) {
 }
 
 struct InspectArguments {
-  std::string file;
+  std::string file, key;
   bool json = false;
 };
 
@@ -204,7 +218,8 @@ void inspect(const InspectArguments& arguments) {
   std::filesystem::path path = arguments.file;
   if (std::filesystem::is_directory(path)) path /= "result.json";  // a run's folder
   const std::string file_name = path.string(), suffix = path.extension().string();
-  if (suffix == ".json") {
+  // An index of shards is a weight file.
+  if (suffix == ".json" && path.stem().extension() != ".index") {
     const Json result = parse(read_file(file_name, kMaxResultBytes), file_name);
     const Json summary = summarise_result(result, file_name);
     if (arguments.json) {
@@ -214,7 +229,7 @@ void inspect(const InspectArguments& arguments) {
     }
     return;
   }
-  const WeightFile file = read_weight_file(file_name, suffix);
+  const Inspected file = read_tensors(file_name, arguments.key);
   const Json summary = summarise_weights(file, file_name);
   if (arguments.json) {
     print_json(summary);
@@ -231,9 +246,13 @@ void add_inspect_command(CLI::App& app) {
       "inspect", "Tensors of a weight file or checkpoint, or the summary of a result");
   command
       ->add_option("file", arguments->file,
-                   "Weights or checkpoint (.safetensors, .npz, .pth, .pt, .bin), result.json, or a "
-                   "run's folder")
+                   "Weights or checkpoint (safetensors, npz, PyTorch's, an index of shards), result.json, "
+                   "or a run's folder")
       ->required();
+  command
+      ->add_option("--key", arguments->key,
+                   "Only this part of a checkpoint, as backbone.weights_key names it")
+      ->type_name("KEY");
   command->add_flag("--json", arguments->json, "Print JSON");
   command->footer("Example: rep inspect weights/vit_tiny.safetensors");
   command->callback([arguments] { inspect(*arguments); });

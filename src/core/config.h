@@ -38,8 +38,14 @@ struct StreamConfig {
 struct BackboneConfig {
   std::string name = "vit_base_patch16_224";
   std::string weights;             // a file (safetensors, npz, pth), or "random" to say so by name
-  std::string normalise = "none";  // none: pixels stay in [0, 1]; imagenet; cifar; half: mean and
-                                   // std 0.5
+  std::string weights_key;         // the part of the file: a checkpoint's key (teacher), or what its
+                                   // tensors' names begin with; "": the usual one
+  std::string normalise = "none";  // none: pixels stay in [0, 1]; imagenet; cifar; clip; half: mean
+                                   // and std 0.5
+  std::string positions = "auto";  // how they are resampled to another size: bicubic |
+                                   // bicubic_offset | bicubic_antialias; auto: as its authors do
+  std::string feature = "auto";    // class | class_and_distillation | patches (their mean); auto: as
+                                   // the name says
   int64_t image_size = 0;          // 0: as the name says
   int64_t patch_size = 0;
   int64_t width = 64;              // resnet18: channels of the first stage
@@ -54,7 +60,11 @@ struct BackboneConfig {
   void fields(Visitor&& visit) {
     visit("name", name);
     visit("weights", weights, path_of_input);
-    visit("normalise", normalise, one_of({"none", "imagenet", "cifar", "half"}));
+    visit("weights_key", weights_key);
+    visit("normalise", normalise, one_of({"none", "imagenet", "cifar", "clip", "half"}));
+    visit("positions", positions,
+          one_of({"auto", "bicubic", "bicubic_offset", "bicubic_antialias"}));
+    visit("feature", feature, one_of({"auto", "class", "class_and_distillation", "patches"}));
     visit("image_size", image_size, at_least(0));
     visit("patch_size", patch_size, at_least(0));
     visit("width", width, between(1, 4096));
@@ -68,11 +78,12 @@ struct BackboneConfig {
 /// REP's small query model (paper section "swift prompt selection").
 struct QueryBackboneConfig {
   std::string name;  // "": the backbone itself computes the query; gets the same images
-  std::string weights;
+  std::string weights, weights_key;
   template <class Visitor>
   void fields(Visitor&& visit) {
     visit("name", name);
     visit("weights", weights, path_of_input);
+    visit("weights_key", weights_key);
   }
 };
 

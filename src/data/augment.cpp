@@ -65,8 +65,11 @@ Normalisation normalisation(const std::string& name) {
   if (name == "none") return {};
   if (name == "imagenet") return {{0.485f, 0.456f, 0.406f}, {0.229f, 0.224f, 0.225f}};
   if (name == "cifar") return {{0.5071f, 0.4867f, 0.4408f}, {0.2675f, 0.2565f, 0.2761f}};
+  if (name == "clip") {
+    return {{0.48145466f, 0.4578275f, 0.40821073f}, {0.26862954f, 0.26130258f, 0.27577711f}};
+  }
   if (name == "half") return {{0.5f, 0.5f, 0.5f}, {0.5f, 0.5f, 0.5f}};
-  throw Error("unknown normalisation '" + name + "'; known: none, imagenet, cifar, half");
+  throw Error("unknown normalisation '" + name + "'; known: none, imagenet, cifar, clip, half");
 }
 
 Region random_resized_crop(int64_t height, int64_t width, double min_scale, Random& random) {

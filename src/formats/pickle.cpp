@@ -62,7 +62,7 @@ class Machine {
         push_integer(number<uint16_t>());
         break;  // BININT2
       case 0x8a:
-        push_integer(long_integer());
+        push(long_integer());
         break;  // LONG1
       case 'X':
         push_text(Kind::kText, text(number<uint32_t>()));
@@ -122,9 +122,8 @@ class Machine {
         push(call(*pop(), *arguments));
         break;
       }
-      case 'b':  // BUILD: an object's state, no matter
-        pop();
-        top();
+      case 'b':  // BUILD
+        build(*pop());
         break;
       default:
         fail("the pickle has opcode " + std::to_string(opcode) + ", which no state dict needs");
@@ -211,14 +210,17 @@ class Machine {
     return value;
   }
 
-  // A length, then that many bytes of little-endian two's complement.
-  int64_t long_integer() {
+  // A length, then that many bytes of little-endian two's complement. One of more than 64 bits (the
+  // seed of a random number generator) describes no tensor.
+  Value long_integer() {
     const size_t bytes = number<uint8_t>();
-    if (bytes > sizeof(int64_t)) fail("the pickle has an integer of more than 64 bits");
     const char* digits = take(bytes);
+    Value value;
+    if (bytes > sizeof(int64_t)) return value;
     const bool negative = bytes > 0 && (digits[bytes - 1] & 0x80) != 0;
-    int64_t value = negative ? -1 : 0;
-    std::memcpy(&value, digits, bytes);
+    value.kind = Kind::kInteger;
+    value.integer = negative ? -1 : 0;
+    std::memcpy(&value.integer, digits, bytes);
     return value;
   }
 
@@ -287,11 +289,19 @@ class Machine {
   // Adds to the container below; what an opaque object is given is dropped.
   void extend(Kind kind, const std::vector<Value*>& values) {
     Value& container = *top();
-    if (container.is(Kind::kOpaque)) return;
+    if (container.is(Kind::kOpaque) || container.is(Kind::kObject)) return;
     if (!container.is(kind) || (kind == Kind::kDict && values.size() % 2 != 0)) {
       fail("the pickle adds to what is no container");
     }
     container.items.insert(container.items.end(), values.begin(), values.end());
+  }
+
+  // An object's attributes, where its state is nothing else; a dict's own attributes are no matter.
+  void build(const Value& state) {
+    Value& object = *top();
+    if (!object.is(Kind::kOpaque) || !state.is(Kind::kDict)) return;
+    object.kind = Kind::kObject;
+    object.items = state.items;
   }
 
   void memoize(uint32_t index) {

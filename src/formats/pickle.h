@@ -8,14 +8,25 @@
 namespace rep {
 
 /// What a pickle of a state dict is made of. Everything that the reader has no use for (None,
-/// booleans, floats, objects of unknown classes, results of unknown functions) is kOpaque and
-/// carries nothing.
+/// booleans, floats, integers beyond 64 bits, results of unknown functions) is kOpaque and carries
+/// nothing; an object of an unknown class that is given attributes is a kObject of them.
 struct PickleValue {
-  enum class Kind { kOpaque, kInteger, kText, kTuple, kList, kDict, kGlobal, kStorage, kTensor };
+  enum class Kind {
+    kOpaque,
+    kInteger,
+    kText,
+    kTuple,
+    kList,
+    kDict,
+    kObject,
+    kGlobal,
+    kStorage,
+    kTensor
+  };
   Kind kind = Kind::kOpaque;
   int64_t integer = 0;              // kInteger; of kStorage its number of items
   std::string text;                 // kText; of kGlobal "module name"; of kStorage its key
-  std::vector<PickleValue*> items;  // kTuple, kList; of kDict key, value, key, value ...
+  std::vector<PickleValue*> items;  // kTuple, kList; of kDict, kObject key, value, key, value ...
   // kStorage:
   std::string storage_type;  // "torch FloatStorage"
   // kTensor, unchecked against its storage:

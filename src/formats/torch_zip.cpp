@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "formats/pickle.h"
+#include "formats/state_dict.h"
 #include "formats/zip_file.h"
 
 namespace rep {
@@ -18,7 +19,6 @@ namespace {
 constexpr int64_t kMaxPickleBytes = 16 << 20;
 
 using Value = PickleValue;
-using Kind = Value::Kind;
 
 std::optional<torch::ScalarType> dtype_of_storage(const std::string& global) {
   constexpr std::pair<const char*, torch::ScalarType> kStorages[] = {
@@ -34,37 +34,11 @@ std::optional<torch::ScalarType> dtype_of_storage(const std::string& global) {
   return std::nullopt;
 }
 
-// The tensors among a dict's entries, in its order.
-using Descriptions = std::vector<std::pair<std::string, const Value*>>;
-
-Descriptions tensors_of(const Value& dict) {
-  Descriptions tensors;
-  if (!dict.is(Kind::kDict)) return tensors;
-  for (size_t i = 0; i + 1 < dict.items.size(); i += 2) {
-    if (dict.items[i]->is(Kind::kText) && dict.items[i + 1]->is(Kind::kTensor)) {
-      tensors.emplace_back(dict.items[i]->text, dict.items[i + 1]);
-    }
-  }
-  return tensors;
-}
-
-// The state dict: under 'model' or 'state_dict' where training scripts put it, else the whole.
-Descriptions find_state_dict(const Value& root) {
-  for (const char* key : {"model", "state_dict"}) {
-    for (size_t i = 0; root.is(Kind::kDict) && i + 1 < root.items.size(); i += 2) {
-      if (!root.items[i]->is(Kind::kText) || root.items[i]->text != key) continue;
-      Descriptions tensors = tensors_of(*root.items[i + 1]);
-      if (!tensors.empty()) return tensors;
-    }
-  }
-  return tensors_of(root);
-}
-
 // Turns descriptions into tensors of their own memory. A storage that several share is read once
 // and freed after its last user.
 class StorageReader {
  public:
-  StorageReader(const ZipFile& file, std::string root, const Descriptions& tensors)
+  StorageReader(const ZipFile& file, std::string root, const TensorDescriptions& tensors)
       : file_(file), root_(std::move(root)) {
     for (const auto& [name, tensor] : tensors) ++users_[tensor->storage->text];
   }
@@ -176,7 +150,7 @@ void refuse_legacy_format(const std::string& path) {
 
 }  // namespace
 
-NamedTensors read_torch_zip(const std::string& path) {
+NamedTensors read_torch_zip(const std::string& path, const std::string& key, std::string* note) {
   refuse_legacy_format(path);
   const ZipFile file(path);
   const std::string root = find_root(file);
@@ -186,16 +160,12 @@ NamedTensors read_torch_zip(const std::string& path) {
   }
   const std::string program = read_text(file, *file.find(root + "data.pkl"), kMaxPickleBytes);
   const Pickle pickle(path, program);
-  const Descriptions descriptions = find_state_dict(pickle.root());
-  if (descriptions.empty()) {
-    throw Error(path +
-                ": no tensors found, neither at its top nor under 'model' or 'state_dict': save "
-                "the model's state_dict()");
-  }
-  StorageReader storages(file, root, descriptions);
+  const StateDict model = find_state_dict(path, pickle.root(), key);
+  if (note) *note = model.note;
+  StorageReader storages(file, root, model.tensors);
   NamedTensors tensors;
   std::set<std::string> names;
-  for (const auto& [name, description] : descriptions) {
+  for (const auto& [name, description] : model.tensors) {
     if (!is_tensor_name(name) || !names.insert(name).second) {
       throw Error(path + ": a tensor's name comes twice or has unprintable characters");
     }

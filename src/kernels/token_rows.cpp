@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <type_traits>
 
 #include "kernels/lanes.h"
 
@@ -108,24 +109,49 @@ REP_INLINE void normal(const typename L::Floats& x, typename L::Floats& density,
   below = x < 0.0f ? beyond : 1.0f - beyond;
 }
 
+constexpr float kSteepness = 1.702f;  // of the quick GELU's logistic distribution
+
+// The same of the logistic distribution, below = 1 / (1 + e^-1.702 x), whose density is 1.702 times
+// below (1 - below): by e^-|1.702 x|, which is small where numbers nearly cancel.
 template <class L, class T>
+REP_INLINE void logistic(const typename L::Floats& x, typename L::Floats& density,
+                         typename L::Floats& below) {
+  using Floats = typename L::Floats;
+  Floats power = (x < 0.0f ? x : -x) * kSteepness;
+  to_exp_of_negative<L, T>(power);
+  Floats most = 1.0f + power;
+  to_reciprocal<L, T>(most);  // the probability of less than |x|
+  density = power * most * most;
+  below = x < 0.0f ? power * most : most;
+}
+
+template <Gelu kind, class L, class T>
 REP_INLINE void gelu(const T* x, int64_t n, T* y) {
   typename L::Floats value, density, below;
   for (int64_t j = 0; j < n; j += L::kCount) {
     load<L>(x + j, value);
-    normal<L, T>(value, density, below);
+    if constexpr (kind == Gelu::kExact) {
+      normal<L, T>(value, density, below);
+    } else {
+      logistic<L, T>(value, density, below);
+    }
     store<L>(value * below, y + j);
   }
 }
 
-template <class L, class T>
+template <Gelu kind, class L, class T>
 REP_INLINE void to_gelu_gradient(const T* x, int64_t n, T* g) {
   typename L::Floats value, density, below, slope;
   for (int64_t j = 0; j < n; j += L::kCount) {
     load<L>(x + j, value);
     load<L>(g + j, slope);
-    normal<L, T>(value, density, below);
-    store<L>(slope * (below + value * density * 0.398942280f), g + j);  // 1 / sqrt(2 pi)
+    if constexpr (kind == Gelu::kExact) {
+      normal<L, T>(value, density, below);
+      store<L>(slope * (below + value * density * 0.398942280f), g + j);  // 1 / sqrt(2 pi)
+    } else {
+      logistic<L, T>(value, density, below);
+      store<L>(slope * (below + value * density * kSteepness), g + j);
+    }
   }
 }
 
@@ -147,6 +173,16 @@ void for_rows(const torch::Tensor& t, const Work& work) {
   const int64_t D = t.size(-1);
   at::parallel_for(0, t.numel() / D, std::max<int64_t>(1, 16384 / D),
                    [&](int64_t begin, int64_t end) { work(begin, end - begin); });
+}
+
+// Calls work with a type that stands for `kind`: decltype(work's argument)::value.
+template <class Work>
+void with_kind(Gelu kind, const Work& work) {
+  if (kind == Gelu::kExact) {
+    work(std::integral_constant<Gelu, Gelu::kExact>{});
+  } else {
+    work(std::integral_constant<Gelu, Gelu::kQuick>{});
+  }
 }
 
 template <class Pointer>
@@ -248,32 +284,48 @@ torch::Tensor norm_gradient(const torch::Tensor& dy, const NormMemory& memory, c
   return dx;
 }
 
-torch::Tensor gelu_of(const torch::Tensor& x) {
-  if (!fits_lanes(x)) return torch::gelu(as_floats(x)).to(x.scalar_type());
+torch::Tensor gelu_of(const torch::Tensor& x, Gelu kind) {
+  if (!fits_lanes(x)) {
+    const torch::Tensor floats = as_floats(x);
+    return (kind == Gelu::kExact ? torch::gelu(floats)
+                                 : floats * torch::sigmoid(kSteepness * floats))
+        .to(x.scalar_type());
+  }
   const torch::Tensor y = torch::empty_like(x);
   const int64_t D = x.size(-1);
-  with_data(x, [&](auto* from) {
-    auto* const to = static_cast<decltype(from)>(y.data_ptr());
-    for_rows(x, [&](int64_t first, int64_t count) {
-      dispatch_simd_for<Number<decltype(from)>>([&](auto width) REP_ALWAYS_INLINE {
-        gelu<decltype(width)>(from + first * D, count * D, to + first * D);
+  with_kind(kind, [&](auto of) {
+    with_data(x, [&](auto* from) {
+      auto* const to = static_cast<decltype(from)>(y.data_ptr());
+      for_rows(x, [&](int64_t first, int64_t count) {
+        dispatch_simd_for<Number<decltype(from)>>([&](auto width) REP_ALWAYS_INLINE {
+          gelu<decltype(of)::value, decltype(width)>(from + first * D, count * D, to + first * D);
+        });
       });
     });
   });
   return y;
 }
 
-void to_gelu_gradient(const torch::Tensor& x, torch::Tensor& g) {
+void to_gelu_gradient(const torch::Tensor& x, torch::Tensor& g, Gelu kind) {
   if (!fits_lanes(x) || !fits_lanes(g)) {
-    g = torch::gelu_backward(as_floats(g), as_floats(x)).to(g.scalar_type());
+    const torch::Tensor floats = as_floats(x), upstream = as_floats(g);
+    if (kind == Gelu::kExact) {
+      g = torch::gelu_backward(upstream, floats).to(g.scalar_type());
+    } else {
+      const torch::Tensor below = torch::sigmoid(kSteepness * floats);
+      g = (upstream * (below + kSteepness * floats * below * (1 - below))).to(g.scalar_type());
+    }
     return;
   }
   const int64_t D = x.size(-1);
-  with_data(x, [&](auto* from) {
-    auto* const to = static_cast<decltype(from)>(g.data_ptr());
-    for_rows(x, [&](int64_t first, int64_t count) {
-      dispatch_simd_for<Number<decltype(from)>>([&](auto width) REP_ALWAYS_INLINE {
-        to_gelu_gradient<decltype(width)>(from + first * D, count * D, to + first * D);
+  with_kind(kind, [&](auto of) {
+    with_data(x, [&](auto* from) {
+      auto* const to = static_cast<decltype(from)>(g.data_ptr());
+      for_rows(x, [&](int64_t first, int64_t count) {
+        dispatch_simd_for<Number<decltype(from)>>([&](auto width) REP_ALWAYS_INLINE {
+          to_gelu_gradient<decltype(of)::value, decltype(width)>(from + first * D, count * D,
+                                                                 to + first * D);
+        });
       });
     });
   });

@@ -36,10 +36,16 @@ torch::Tensor normalised(const NormMemory& memory, const Norm& norm, torch::Scal
 torch::Tensor norm_gradient(const torch::Tensor& dy, const NormMemory& memory, const Norm& norm,
                             const torch::Tensor& residual = {});
 
-/// GELU by the normal distribution (Hendrycks and Gimpel, arXiv 1606.08415), of fp32 or bf16.
-torch::Tensor gelu_of(const torch::Tensor& x);
+/// The activation of a ViT's MLPs: x times the probability of less than x, of
+enum class Gelu {
+  kExact,  // the normal distribution (Hendrycks and Gimpel, arXiv 1606.08415)
+  kQuick,  // the logistic one: x sigmoid(1.702 x), with which OpenAI trained CLIP
+};
+
+/// Of fp32 or bf16.
+torch::Tensor gelu_of(const torch::Tensor& x, Gelu kind = Gelu::kExact);
 
 /// g *= gelu'(x), both of one type and size.
-void to_gelu_gradient(const torch::Tensor& x, torch::Tensor& g);
+void to_gelu_gradient(const torch::Tensor& x, torch::Tensor& g, Gelu kind = Gelu::kExact);
 
 }  // namespace rep

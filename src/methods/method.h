@@ -38,6 +38,11 @@ struct MethodContext {
       throw Error("method: " + options.name +
                   " needs a vision transformer; name one as backbone (rep list backbones)");
     }
+    if (vit->options.feature != Feature::kClass) {
+      throw Error("method: " + options.name +
+                  " reads [CLS] and prompts, not what this backbone's feature is made of; take "
+                  "another backbone, or backbone.feature: class where it has one");
+    }
     return vit;
   }
 };

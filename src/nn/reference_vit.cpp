@@ -45,12 +45,16 @@ torch::Tensor reference_attention(const torch::Tensor& qkv, int64_t heads,
   return torch::matmul(weights.softmax(-1), v).transpose(1, 2).flatten(2);
 }
 
-// x + fc2(gelu(fc1(norm(x)))); everything is kept
+// x + gamma fc2(gelu(fc1(norm(x)))); everything is kept
 torch::Tensor reference_residual_mlp(const torch::Tensor& x, torch::nn::LayerNorm& norm, Mlp& mlp,
-                                     double /*recompute*/, const LowRankPairs& fc1,
-                                     const LowRankPairs& fc2) {
-  const torch::Tensor hidden = reference_normed_linear(x, norm, mlp->fc1, fc1, {});
-  return x + reference_linear(torch::gelu(hidden), folded(mlp->fc2->weight, fc2), mlp->fc2->bias);
+                                     double /*recompute*/, const torch::Tensor& gamma,
+                                     const LowRankPairs& fc1, const LowRankPairs& fc2) {
+  const torch::Tensor before = reference_normed_linear(x, norm, mlp->fc1, fc1, {});
+  const torch::Tensor hidden =
+      mlp->gelu == Gelu::kExact ? torch::gelu(before) : before * torch::sigmoid(1.702 * before);
+  const torch::Tensor out =
+      reference_linear(hidden, folded(mlp->fc2->weight, fc2), mlp->fc2->bias);
+  return gamma.defined() ? x + gamma * out : x + out;
 }
 
 }  // namespace

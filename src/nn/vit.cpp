@@ -9,7 +9,6 @@
 
 #include "nn/patch_sampling.h"
 #include "nn/token_merging.h"
-#include "nn/weights.h"
 
 namespace rep {
 
@@ -33,6 +32,22 @@ void fold(BlockImpl& block, const char* name, torch::nn::LayerNorm& norm, Norm& 
       name, torch::nn::LayerNorm(torch::nn::LayerNormOptions(norm->options.normalized_shape())
                                      .eps(norm->options.eps())
                                      .elementwise_affine(false)));
+}
+
+// gamma (W x + b) = (diag(gamma) W) x + gamma b: the layer takes over the scale, likewise.
+void fold(BlockImpl& block, const char* name, LayerScale& scale, torch::Tensor& gamma,
+          torch::nn::Linear& linear) {
+  if (scale.is_empty() || scale->gamma.requires_grad()) return;
+  gamma = scale->gamma;
+  const torch::NoGradGuard no_grad;
+  linear->weight *= scale->gamma.unsqueeze(1);
+  linear->bias *= scale->gamma;
+  block.unregister_module(name);
+  scale = LayerScale(nullptr);
+}
+
+torch::Tensor gamma_of(const LayerScale& scale) {
+  return scale.is_empty() ? torch::Tensor() : scale->gamma;
 }
 
 torch::Tensor only(TokenRange range, const torch::Tensor& x) {
@@ -64,7 +79,7 @@ torch::Tensor pick(const torch::Tensor& x, const torch::Tensor& kept) {
 
 // Merges r image tokens of the stream; the sizes of what each token stands for go along.
 void merge(TokenStream& stream, const torch::Tensor& metric, int64_t r, bool size_weighted) {
-  const Matching matching = match_tokens(metric, r, /*class_token=*/true, stream.prompts);
+  const Matching matching = match_tokens(metric, r, /*class_token=*/true, stream.before_image() - 1);
   if (matching.r == 0) return;
   const torch::Tensor sizes = stream.sizes.defined()
                                   ? stream.sizes
@@ -85,36 +100,6 @@ struct AroundFunction : torch::autograd::Function<AroundFunction> {
   }
 };
 
-VitOptions vit_options_of(const BackboneConfig& config) {
-  return vit_options(config.name, config.image_size, config.patch_size);
-}
-
-const Registered<BackboneFamily> kVits{
-    "vit",
-    "",
-    {members_of<VitOptions>,
-     [](const BackboneConfig& config) { return vit_options_of(config).depth; },
-     [](const BackboneConfig& config) { return vit_options_of(config).image_size; },
-     [](const BackboneConfig& config, Json* inputs) -> std::shared_ptr<Backbone> {
-       return make_vit(config, inputs).ptr();
-     },
-     /*has_tokens=*/true}};
-
-const Registered<VitOptions> kNano{
-    "vit_nano",
-    "a small ViT/4 for 32-pixel images, for tests and the offline default",
-    {/*image_size=*/32, /*patch_size=*/4, /*embed_dim=*/96, /*depth=*/6, /*num_heads=*/3}};
-const Registered<VitOptions> kTiny{"vit_tiny_patch16_224",
-                                   "ViT-Ti/16 (Touvron 2012.12877; Steiner 2106.10270)",
-                                   {224, 16, 192, 12, 3}};
-const Registered<VitOptions> kSmall{"vit_small_patch16_224",
-                                    "ViT-S/16 (Touvron 2012.12877; Steiner 2106.10270)",
-                                    {224, 16, 384, 12, 6}};
-const Registered<VitOptions> kBase{
-    "vit_base_patch16_224", "ViT-B/16 (Dosovitskiy 2010.11929)", {224, 16, 768, 12, 12}};
-const Registered<VitOptions> kLarge{
-    "vit_large_patch16_224", "ViT-L/16 (Dosovitskiy 2010.11929)", {224, 16, 1024, 24, 16}};
-
 }  // namespace
 
 const VitOperations kFusedOperations{project, project_normed, attend, residual_mlp,
@@ -123,7 +108,8 @@ const VitOperations kFusedOperations{project, project_normed, attend, residual_m
 PatchEmbedImpl::PatchEmbedImpl(const VitOptions& options) : patch_size(options.patch_size) {
   proj = register_module(
       "proj", torch::nn::Conv2d(torch::nn::Conv2dOptions(3, options.embed_dim, options.patch_size)
-                                    .stride(options.patch_size)));
+                                    .stride(options.patch_size)
+                                    .bias(options.patch_bias)));
 }
 
 torch::Tensor PatchEmbedImpl::forward(const torch::Tensor& images) {
@@ -134,7 +120,13 @@ torch::Tensor PatchEmbedImpl::forward(const torch::Tensor& images) {
   const torch::Tensor patches = images.reshape({B, 3, rows, P, columns, P})
                                     .permute({0, 2, 4, 1, 3, 5})
                                     .reshape({B, rows * columns, 3 * P * P});
-  return operations->project(patches, proj->weight.flatten(1), proj->bias);
+  const torch::Tensor bias =
+      proj->bias.defined() ? proj->bias : torch::zeros({proj->weight.size(0)}, patches.options());
+  return operations->project(patches, proj->weight.flatten(1), bias);
+}
+
+LayerScaleImpl::LayerScaleImpl(int64_t dim) {
+  gamma = register_parameter("gamma", torch::ones({dim}));
 }
 
 AttentionImpl::AttentionImpl(int64_t dim, int64_t heads_) : heads(heads_) {
@@ -162,8 +154,11 @@ torch::Tensor AttentionImpl::forward(const torch::Tensor& x, torch::nn::LayerNor
 BlockImpl::BlockImpl(const VitOptions& options) {
   norm1 = register_module("norm1", make_norm(options));
   attn = register_module("attn", Attention(options.embed_dim, options.num_heads));
+  if (options.layer_scale) ls1 = register_module("ls1", LayerScale(options.embed_dim));
   norm2 = register_module("norm2", make_norm(options));
-  mlp = register_module("mlp", Mlp(options.embed_dim, options.embed_dim * options.mlp_ratio));
+  mlp = register_module(
+      "mlp", Mlp(options.embed_dim, options.embed_dim * options.mlp_ratio, options.gelu));
+  if (options.layer_scale) ls2 = register_module("ls2", LayerScale(options.embed_dim));
 }
 
 void BlockImpl::forward(TokenStream& stream, const ForwardPlan& plan, int64_t index,
@@ -180,6 +175,7 @@ void BlockImpl::forward(TokenStream& stream, const ForwardPlan& plan, int64_t in
   BlockBranches branches = plan.branches.empty() ? BlockBranches{} : plan.branches[block];
   branches.qkv = after_folded_norm(branches.qkv, folded1);
   branches.fc1 = after_folded_norm(branches.fc1, folded2);
+  branches.fc2 = scaled(branches.fc2, folded_gamma);
   const bool detached = plan.detaches(index);
   const double scale = plan.scale_of(index);
   const auto input = [&] { return detached ? stream.x.detach() : stream.x; };  // of a branch
@@ -189,13 +185,16 @@ void BlockImpl::forward(TokenStream& stream, const ForwardPlan& plan, int64_t in
     mixed = attn->forward(input(), norm1, prefix, offset, log_sizes, outputs,
                           r > 0 ? &metric : nullptr, scores, branches);
   }
-  stream.x = torch::add(only(outputs, stream.x), mixed, scale);
+  const torch::Tensor unmixed = only(outputs, stream.x);
+  stream.x = ls1.is_empty() ? torch::add(unmixed, mixed, scale)
+                            : torch::addcmul(unmixed, mixed, ls1->gamma, scale);
   if (r > 0) merge(stream, metric, r, plan.size_weighted);
   const torch::Tensor before = stream.x;
   {
     const torch::AutoGradMode branch(torch::GradMode::is_enabled() && !detached);
     const torch::Tensor x = input();
-    stream.x = operations->residual_mlp(x, norm2, mlp, recompute, branches.fc1, branches.fc2);
+    stream.x = operations->residual_mlp(x, norm2, mlp, recompute, gamma_of(ls2), branches.fc1,
+                                        branches.fc2);
     if (!plan.adapters.empty()) stream.x = add_adapter(plan.adapters[block], x, stream.x);
   }
   if (scale != 1) stream.x = torch::lerp(before, stream.x, scale);
@@ -212,23 +211,30 @@ VisionTransformerImpl::VisionTransformerImpl(const VitOptions& options_) : optio
   TORCH_CHECK(D % options.num_heads == 0, "width ", D, " is no multiple of ", options.num_heads,
               " heads");
   cls_token = register_parameter("cls_token", torch::randn({1, 1, D}) * 1e-6);
-  pos_embed =
-      register_parameter("pos_embed", torch::randn({1, 1 + options.num_patches(), D}) * 0.02);
+  pos_embed = register_parameter(
+      "pos_embed",
+      torch::randn({1, options.position_tokens() + options.num_patches(), D}) * 0.02);
+  if (options.distilled) dist_token = register_parameter("dist_token", torch::zeros({1, 1, D}));
+  if (options.registers > 0) {
+    reg_token = register_parameter("reg_token", torch::zeros({1, options.registers, D}));
+  }
   patch_embed = register_module("patch_embed", PatchEmbed(options));
+  if (options.norm_pre) norm_pre = register_module("norm_pre", make_norm(options));
   torch::nn::ModuleList list;
   for (int64_t i = 0; i < options.depth; ++i) {
     blocks.push_back(Block(options));
     list->push_back(blocks.back());
   }
   register_module("blocks", list);
-  norm = register_module("norm", make_norm(options));
+  norm = register_module(options.fc_norm ? "fc_norm" : "norm", make_norm(options));
   if (options.num_classes > 0) {
     head = register_module("head", make_linear(D, options.num_classes));
   }
-  // timm's initialisation: N(0, 0.02), zero biases; norms start as the identity.
+  // timm's initialisation: N(0, 0.02), zero biases; norms and scales start as the identity.
   torch::NoGradGuard no_grad;
   for (auto& item : named_parameters()) {
     if (item.key().find("norm") != std::string::npos) continue;
+    if (item.key().find(".gamma") != std::string::npos) continue;
     if (item.value().dim() >= 2 && item.key() != "cls_token" && item.key() != "pos_embed") {
       item.value().normal_(0, 0.02);
     } else if (item.value().dim() == 1) {
@@ -237,32 +243,49 @@ VisionTransformerImpl::VisionTransformerImpl(const VitOptions& options_) : optio
   }
 }
 
-torch::Tensor VisionTransformerImpl::forward(const torch::Tensor& images, const ForwardPlan& plan) {
+void VisionTransformerImpl::check_images(const torch::Tensor& images) const {
   TORCH_CHECK(images.dim() == 4 && images.size(2) == options.image_size &&
                   images.size(3) == options.image_size,
               "images are ", images.sizes(), ", the ViT takes [B, 3, ", options.image_size, ", ",
               options.image_size, "]");
+}
+
+torch::Tensor VisionTransformerImpl::forward(const torch::Tensor& images, const ForwardPlan& plan) {
+  check_images(images);
   const bool may_be_recorded = recorded_ && operations_ == &kFusedOperations && !trains(*this);
   return may_be_recorded ? (*recorded_)(images, plan) : pass(images, plan);
 }
 
-torch::Tensor VisionTransformerImpl::pass(const torch::Tensor& images, const ForwardPlan& plan) {
-  const int64_t B = images.size(0);
-  const torch::Tensor first_position = pos_embed.narrow(1, 0, 1);
-  std::vector<torch::Tensor> parts{(cls_token + first_position).expand({B, -1, -1})};
-  if (plan.prompts.defined()) parts.push_back(plan.prompts + first_position);
+TokenStream VisionTransformerImpl::embed(const torch::Tensor& images, const ForwardPlan& plan) {
+  const int64_t B = images.size(0), rows = options.position_tokens();
+  // Prompts get the position of [CLS].
+  const auto placed = [&](const torch::Tensor& x) {
+    return options.class_position ? x + pos_embed.narrow(1, 0, 1) : x;
+  };
+  std::vector<torch::Tensor> parts{placed(cls_token).expand({B, -1, -1})};
+  if (plan.prompts.defined()) parts.push_back(placed(plan.prompts));
+  if (options.distilled) {
+    parts.push_back((dist_token + pos_embed.narrow(1, rows - 1, 1)).expand({B, -1, -1}));
+  }
+  if (options.registers > 0) parts.push_back(reg_token.expand({B, -1, -1}));
   torch::Tensor patches =
-      patch_embed->forward(images) + pos_embed.narrow(1, 1, options.num_patches());
+      patch_embed->forward(images) + pos_embed.narrow(1, rows, options.num_patches());
   if (plan.kept_patches.defined()) patches = pick(patches, plan.kept_patches);
   parts.push_back(patches);
-
   TokenStream stream;
   stream.x = torch::cat(parts, 1);
   stream.prompts = plan.prompts.defined() ? plan.prompts.size(1) : 0;
-  parts.clear();
-  TORCH_CHECK(plan.outputs.first + plan.outputs.count <= 1 + stream.prompts, "outputs ",
+  stream.extra = options.extra_tokens();
+  if (options.norm_pre) stream.x = norm_pre->forward(stream.x);
+  return stream;
+}
+
+TokenStream VisionTransformerImpl::run_blocks(const torch::Tensor& images,
+                                              const ForwardPlan& plan) {
+  TokenStream stream = embed(images, plan);
+  TORCH_CHECK(plan.outputs.first + plan.outputs.count <= stream.before_image(), "outputs ",
               plan.outputs.first, " + ", plan.outputs.count, " are not all of [CLS] and ",
-              stream.prompts, " prompts, whose places no merging moves");
+              stream.before_image() - 1, " tokens behind it, whose places no merging moves");
   int64_t last = options.depth - 1;
   while (last >= 0 && plan.skips(last)) --last;
   // Else the outputs are taken at the end.
@@ -273,14 +296,46 @@ torch::Tensor VisionTransformerImpl::pass(const torch::Tensor& images, const For
                                             early && i == last ? plan.outputs : TokenRange{},
                                             i == last ? plan.patch_scores : nullptr);
   }
-  return norm->forward(early ? stream.x : only(plan.outputs, stream.x));
+  if (plan.patch_scores) {  // of patches alone
+    torch::Tensor& scores = plan.patch_scores->scores;
+    const int64_t others = stream.before_image() - 1;
+    scores = scores.narrow(1, others, scores.size(1) - others);
+  }
+  if (!early) stream.x = only(plan.outputs, stream.x);
+  return stream;
+}
+
+torch::Tensor VisionTransformerImpl::pass(const torch::Tensor& images, const ForwardPlan& plan) {
+  return norm->forward(run_blocks(images, plan).x);
+}
+
+torch::Tensor VisionTransformerImpl::mean_of_patches(const torch::Tensor& images,
+                                                     const ForwardPlan& plan) {
+  check_images(images);
+  const TokenStream stream = run_blocks(images, plan);
+  const int64_t first = stream.before_image(), count = stream.x.size(1) - first;
+  torch::Tensor patches = stream.x.narrow(1, first, count);
+  if (!options.fc_norm) patches = norm->forward(patches);
+  // A token that stands for several counts as often.
+  const torch::Tensor mean =
+      stream.sizes.defined()
+          ? (patches * stream.sizes.narrow(1, first, count).unsqueeze(2)).sum(1) /
+                static_cast<double>(options.num_patches())
+          : patches.mean(1);
+  return options.fc_norm ? norm->forward(mean) : mean;
 }
 
 torch::Tensor VisionTransformerImpl::features(const torch::Tensor& images,
                                               const ForwardPlan& plan) {
-  ForwardPlan for_class = plan;
-  for_class.outputs = {0, 1};
-  return forward(images, for_class).select(1, 0);
+  ForwardPlan for_feature = plan;
+  for_feature.outputs = {};
+  if (options.feature == Feature::kPatches) return mean_of_patches(images, for_feature);
+  const bool both = options.feature == Feature::kClassAndDistillation;
+  const int64_t second = 1 + (plan.prompts.defined() ? plan.prompts.size(1) : 0);
+  for_feature.outputs = {0, both ? second + 1 : 1};
+  const torch::Tensor tokens = forward(images, for_feature);
+  const torch::Tensor of_class = tokens.select(1, 0);
+  return both ? (of_class + tokens.select(1, second)) / 2 : of_class;
 }
 
 void VisionTransformerImpl::recompute_mlps(double share) {
@@ -291,6 +346,9 @@ void VisionTransformerImpl::multiply_in_bf16() {
   for (auto& block : blocks) {
     fold(*block, "norm1", block->norm1, block->folded1, block->attn->qkv);
     fold(*block, "norm2", block->norm2, block->folded2, block->mlp->fc1);
+    torch::Tensor of_attention;  // beside whose projection nothing stands
+    fold(*block, "ls1", block->ls1, of_attention, block->attn->proj);
+    fold(*block, "ls2", block->ls2, block->folded_gamma, block->mlp->fc2);
     for (auto& linear : {block->attn->qkv, block->attn->proj, block->mlp->fc1, block->mlp->fc2}) {
       TORCH_CHECK(!linear->weight.requires_grad(), "weights that train stay in fp32");
       linear->weight.set_data(linear->weight.to(torch::kBFloat16));
@@ -322,43 +380,13 @@ void VisionTransformerImpl::train_last_blocks(int64_t count) {
   }
 }
 
-VisionTransformer make_vit(const BackboneConfig& config, Json* inputs) {
-  const VitOptions options = vit_options_of(config);
-  VisionTransformer vit(options);
-  *inputs = load_weights(vit, config.weights).inputs;
-  vit->train_last_blocks(trainable_blocks(config, options.depth));
-  vit->recompute_mlps(config.recompute);
-  return vit;
-}
-
-VitOptions vit_options(const std::string& name, int64_t image_size, int64_t patch_size) {
-  VitOptions options = Registry<VitOptions>::get().at(name).value;
-  if (image_size > 0) options.image_size = image_size;
-  if (patch_size > 0) options.patch_size = patch_size;
-  if (options.image_size % options.patch_size != 0 || options.image_size > 4096) {
-    throw Error("backbone: image_size " + std::to_string(options.image_size) +
-                " must be a multiple of patch_size " + std::to_string(options.patch_size) +
-                " and at most 4096");
-  }
-  return options;
-}
-
-void check_blocks(const VitOptions& options, const std::string& key,
-                  const std::vector<int64_t>& blocks) {
-  for (const int64_t block : blocks) {
-    if (block >= 0 && block < options.depth) continue;
-    throw Error(key + ": block " + std::to_string(block) +
-                " is not there; the backbone has blocks 0 to " + std::to_string(options.depth - 1));
-  }
-}
-
 std::vector<int64_t> tokens_per_block(const VitOptions& options, const ForwardPlan& plan,
                                       int64_t prompts, int64_t patches) {
   std::vector<int64_t> tokens(static_cast<size_t>(options.depth), 0);
   int64_t image_tokens = patches;
   for (int64_t i = 0; i < options.depth; ++i) {
     if (plan.skips(i)) continue;
-    tokens[static_cast<size_t>(i)] = 1 + prompts + image_tokens;
+    tokens[static_cast<size_t>(i)] = 1 + prompts + options.extra_tokens() + image_tokens;
     image_tokens -= std::min(plan.merges(i), mergeable(1 + image_tokens, 1));
   }
   return tokens;

@@ -18,7 +18,22 @@ namespace rep {
 // The shape alphabet of the whole program: B images, N tokens (with [CLS]), D width, H heads, L
 // prompt tokens, C classes, M pool entries, T tasks, K depth (blocks).
 
-/// Sizes of a vision transformer (Dosovitskiy 2010.11929), with timm's names.
+/// How positions of another grid are resampled; bicubic all, and none the same.
+enum class Positions {
+  kBicubicAntialias,  // timm from 0.9 on, open_clip, DINOv2 with registers
+  kBicubic,           // timm 0.6, DeiT, MAE; transformers' CLIP and DINOv2
+  kBicubicOffset,     // DINO, iBOT, DINOv2: at a scale of (n + 0.1) / old n
+};
+
+/// What of an image's tokens its feature is.
+enum class Feature {
+  kClass,                 // [CLS], normed
+  kClassAndDistillation,  // the mean of [CLS] and of the distillation token, normed
+  kPatches,               // the mean of the image tokens: of normed ones, or normed by fc_norm
+};
+
+/// Sizes of a vision transformer (Dosovitskiy 2010.11929), with timm's names, and what families add
+/// (nn/vit_backbones.cpp).
 struct VitOptions {
   static constexpr const char* kKind = "backbone";
   int64_t image_size = 224, patch_size = 16;
@@ -26,9 +41,24 @@ struct VitOptions {
   int64_t mlp_ratio = 4;
   int64_t num_classes = 0;  // 0: no head of its own
   double layer_norm_eps = 1e-6;
+  bool layer_scale = false;    // x + gamma * branch (Touvron 2103.17239); blocks.N.ls1, ls2
+  bool norm_pre = false;       // of all tokens before block 0
+  bool patch_bias = true;
+  bool class_position = true;  // [CLS] has a row of pos_embed
+  bool distilled = false;      // a second token, with a position, that learned from a teacher
+  bool fc_norm = false;        // the norm is of the patches' mean, and is called so
+  int64_t registers = 0;       // tokens without a position (Darcet 2309.16588)
+  Gelu gelu = Gelu::kExact;
+  Feature feature = Feature::kClass;
+  Positions positions = Positions::kBicubicAntialias;
+  std::string normalise;  // of the pixels that it was trained with; "": the weights decide
 
   int64_t grid() const { return image_size / patch_size; }
   int64_t num_patches() const { return grid() * grid(); }
+  /// Rows of pos_embed before the patches'.
+  int64_t position_tokens() const { return (class_position ? 1 : 0) + (distilled ? 1 : 0); }
+  /// Tokens of the model's own beside [CLS].
+  int64_t extra_tokens() const { return (distilled ? 1 : 0) + registers; }
 };
 
 /// What a pass computes with.
@@ -74,12 +104,22 @@ TORCH_MODULE(Attention);
 
 /// The tokens of a pass on their way through the blocks.
 struct TokenStream {
-  torch::Tensor x;      // [B, N, D], in the order [CLS | prompts | image tokens]
+  torch::Tensor x;      // [B, N, D], in the order [CLS | prompts | extra | image tokens]
   torch::Tensor sizes;  // [B, N]: image tokens that each stands for; undefined until a merge
   int64_t prompts = 0;  // L
+  int64_t extra = 0;    // the distillation token and registers, which never merge
+  int64_t before_image() const { return 1 + prompts + extra; }
 };
 
-/// Pre-norm block: x + attn(norm1(x)), merge, x + mlp(norm2(x)).
+/// A factor for every channel of a branch; parameter gamma [D].
+struct LayerScaleImpl : torch::nn::Module {
+  explicit LayerScaleImpl(int64_t dim);
+  torch::Tensor gamma;
+};
+TORCH_MODULE(LayerScale);
+
+/// Pre-norm block: x + attn(norm1(x)), merge, x + mlp(norm2(x)); with LayerScale, x + ls1 attn(..),
+/// x + ls2 mlp(..).
 struct BlockImpl : torch::nn::Module {
   explicit BlockImpl(const VitOptions& options);
   /// Runs block number `index` of `plan` on the stream in place. Where `outputs` names tokens, only
@@ -92,6 +132,8 @@ struct BlockImpl : torch::nn::Module {
   Norm folded1, folded2;  // what of them was folded into the layers behind them
   Attention attn{nullptr};
   Mlp mlp{nullptr};
+  LayerScale ls1{nullptr}, ls2{nullptr};  // only where options.layer_scale
+  torch::Tensor folded_gamma;             // ls2's, once it is folded into fc2
 
  private:
   torch::Tensor attention_input(const torch::Tensor& x) const;
@@ -129,14 +171,21 @@ struct VisionTransformerImpl : Backbone {
   const VitOperations& compute_with(const VitOperations& operations);
 
   const VitOptions options;
-  torch::Tensor cls_token, pos_embed;  // [1, 1, D], [1, 1 + patches, D]
+  torch::Tensor cls_token, pos_embed;  // [1, 1, D], [1, position_tokens + patches, D]
+  torch::Tensor dist_token, reg_token;  // [1, 1, D], [1, registers, D]; where there are some
   PatchEmbed patch_embed{nullptr};
+  torch::nn::LayerNorm norm_pre{nullptr};  // only where options.norm_pre
   std::vector<Block> blocks;
   torch::nn::LayerNorm norm{nullptr};
   torch::nn::Linear head{nullptr};  // only when options.num_classes > 0
 
  private:
+  void check_images(const torch::Tensor& images) const;
+  TokenStream embed(const torch::Tensor& images, const ForwardPlan& plan);
+  /// After the last block that runs: all tokens, or plan.outputs.
+  TokenStream run_blocks(const torch::Tensor& images, const ForwardPlan& plan);
   torch::Tensor pass(const torch::Tensor& images, const ForwardPlan& plan);
+  torch::Tensor mean_of_patches(const torch::Tensor& images, const ForwardPlan& plan);
   const VitOperations* operations_ = &kFusedOperations;
   std::unique_ptr<RecordedPasses> recorded_;
 };

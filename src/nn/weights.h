@@ -5,42 +5,49 @@
 #include <vector>
 
 #include "core/json.h"
-#include "nn/vit.h"
 #include "formats/named_tensors.h"
+#include "nn/vit.h"
 
 namespace rep {
 
-/// Every tensor of a weight file, by its suffix: .safetensors, .npz (Google's ViT names are
-/// translated to timm's), .pth/.pt/.bin. Throws Error.
-NamedTensors read_weights(const std::string& path);
+/// Every tensor of a weight file of any format and, with `key`, of a part of it
+/// (formats/weight_file.h); names that are known become timm's (nn/weight_names.h), others stay.
+/// Throws Error.
+NamedTensors read_weights(const std::string& path, const std::string& key = "");
 
 /// Google's names and layouts of a ViT (Flax, as in its .npz files) to timm's; other names stay.
 /// `path` names the file in messages.
 NamedTensors timm_names(const NamedTensors& google, const std::string& path);
 
-/// What loading did, for the result: {"path", "sha256", "bytes"} or {"path": "random", "warning":
-/// ...}.
 struct LoadedWeights {
+  /// What loading did, for the result: {"path", "sha256", "bytes"}, "shards" of an index, "notes"
+  /// where there is something to say of names and parts; or {"path": "random", "warning": ...}.
   Json inputs;
+  std::string normalise;  // of the pixels that the weights were trained with; "": not known
 };
 
-/// Fills `vit` from a file, or leaves its random initialisation when `weights` is "random". Names
-/// are timm's. Position embeddings of another grid are interpolated (bicubic, as timm's
-/// resample_abs_pos_embed). A classification head in the file is ignored unless `vit` has one of
-/// that shape. A missing, extra or wrongly shaped tensor is an Error naming it and the file.
-LoadedWeights load_weights(VisionTransformer& vit, const std::string& weights);
+/// Fills `vit` from a file, or leaves its random initialisation when `weights` is "random".
+/// Position embeddings of another grid are interpolated as vit->options.positions says. A
+/// classification head in the file is ignored unless `vit` has one of that shape. A missing, extra
+/// or wrongly shaped tensor is an Error naming it and the file, and so is a number that is not
+/// finite.
+LoadedWeights load_weights(VisionTransformer& vit, const std::string& weights,
+                           const std::string& key = "");
 
-/// pos_embed [1, 1 + n n, D] -> [1, 1 + grid grid, D], the class token's row kept as it is.
-torch::Tensor resample_positions(const torch::Tensor& pos_embed, int64_t grid);
+/// pos_embed [1, tokens + n n, D] -> [1, tokens + grid grid, D], the first rows kept as they are.
+torch::Tensor resample_positions(const torch::Tensor& pos_embed, int64_t grid,
+                                 Positions rule = Positions::kBicubicAntialias, int64_t tokens = 1);
 
-/// The width and depth of a ViT whose tensors have these names and shapes; 0 where they do not
-/// tell.
-struct VitSize {
-  int64_t width = 0, depth = 0;
+/// What names and shapes tell of a ViT; width 0: it is none.
+struct VitLayout {
+  int64_t width = 0, depth = 0, patch_size = 0, registers = 0;
+  bool layer_scale = false, norm_pre = false, distilled = false, fc_norm = false;
+  bool class_position = true;
+  bool fits(const VitOptions& options) const;
 };
-VitSize vit_size(const std::vector<std::pair<std::string, std::vector<int64_t>>>& shapes);
+VitLayout vit_layout(const std::vector<std::pair<std::string, std::vector<int64_t>>>& shapes);
 
-/// The registered backbones of that size.
-std::vector<std::string> backbones_of_size(const VitSize& size);
+/// The registered backbones of that layout.
+std::vector<std::string> backbones_of_layout(const VitLayout& layout);
 
 }  // namespace rep

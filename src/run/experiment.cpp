@@ -123,9 +123,7 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
   Session session =
       open_session(config, options.world->writes() ? options.output : "", options.world);
   Learner& learner = session.learner;
-  for (const auto& [name, input] : learner.inputs.items()) {
-    if (input.contains("warning")) progress.warn(name + ": " + input["warning"].get<std::string>());
-  }
+  report_inputs(learner.inputs, progress);
   const Json run_identity =
       identity(config, input_digests(config, learner.inputs, *session.train, *session.test));
   Result result(make_head(session, run_identity));

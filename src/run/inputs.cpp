@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "core/hash.h"
 #include "data/dataset.h"
+#include "formats/weight_file.h"
 #include "run/pretrain.h"
 
 namespace rep {
@@ -41,7 +42,7 @@ std::string digest_of_path(const std::string& weights) {
                         .stem()
                         .string();
   }
-  return weights == kRandom ? kRandom : sha256_of_file(weights);
+  return weights == kRandom ? kRandom : digest_of_weight_file(weights);
 }
 
 }  // namespace

@@ -8,6 +8,24 @@
 
 namespace rep {
 
+std::vector<std::string> remarks(const Json& inputs) {
+  std::vector<std::string> lines;
+  for (const auto& [name, input] : inputs.items()) {
+    for (const Json& note : input.value("notes", Json::array())) {
+      lines.push_back(name + ": " + note.get<std::string>());
+    }
+    if (input.contains("hint")) lines.push_back(name + ": " + input["hint"].get<std::string>());
+  }
+  return lines;
+}
+
+void report_inputs(const Json& inputs, Progress& progress) {
+  for (const auto& [name, input] : inputs.items()) {
+    if (input.contains("warning")) progress.warn(name + ": " + input["warning"].get<std::string>());
+  }
+  for (const std::string& line : remarks(inputs)) progress.info(line);
+}
+
 Learner::Learner(const Config& config, const Stream& stream, const Dataset& train,
                  const torch::Device& device_, const std::string& folder)
     : device(device_) {
@@ -20,6 +38,8 @@ Learner::Learner(const Config& config, const Stream& stream, const Dataset& trai
     BackboneConfig small;
     small.name = query.name;
     small.weights = query.weights;
+    small.weights_key = query.weights_key;
+    small.normalise = config.backbone.normalise;
     small.image_size = backbone->image_size();
     query_backbone = make_vit(small, &inputs["query_weights"]);
     query_backbone->to(device);

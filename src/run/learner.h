@@ -4,9 +4,11 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/config.h"
 #include "core/json.h"
+#include "core/progress.h"
 #include "data/stream.h"
 #include "data/task_images.h"
 #include "methods/method.h"
@@ -44,5 +46,11 @@ struct Learner {
   /// {"total", "trainable"}
   Json parameters();
 };
+
+/// What is to be said of the weights in Learner::inputs, a line each: what was found in a file, and
+/// pixels that it was not trained with.
+std::vector<std::string> remarks(const Json& inputs);
+/// The same, and warnings of weights that are none.
+void report_inputs(const Json& inputs, Progress& progress);
 
 }  // namespace rep

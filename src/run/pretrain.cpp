@@ -38,6 +38,10 @@ Json pretraining_identity(const Config& config) {
   if (!root.empty()) {  // what lies there is another data set than what lies elsewhere
     json["data"] = digests_of_data(config);
   }
+  for (const char* key : {"weights_key", "positions"}) {  // of weights to begin with, and no others
+    json["backbone"].erase(key);
+  }
+  if (json["backbone"]["feature"] == "auto") json["backbone"].erase("feature");
   return json;
 }
 
@@ -51,6 +55,9 @@ void refuse_what_means_nothing(const Config& config, const std::string& path) {
     if (given[key] != fresh[key]) refuse(key, "where all classes are one task");
   }
   if (!config.backbone.weights.empty()) refuse("backbone.weights", "which begins at random ones");
+  if (!config.backbone.weights_key.empty()) {
+    refuse("backbone.weights_key", "which begins at random weights");
+  }
   if (given["backbone"]["trainable"] != fresh["backbone"]["trainable"]) {
     refuse("backbone.trainable", "where all of it trains");
   }

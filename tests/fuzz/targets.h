@@ -23,6 +23,8 @@
 #include "formats/npz.h"
 #include "formats/safetensors.h"
 #include "formats/torch_zip.h"
+#include "formats/weight_file.h"
+#include "nn/weight_names.h"
 #include "tests/jpeg_bytes.h"
 #include "tests/zip_bytes.h"
 
@@ -282,6 +284,15 @@ inline std::map<std::string, Target> targets() {
       {"pth",
        {[](const std::string& bytes) { read_torch_zip(memory_file().put(bytes)); },
         {file_bytes(fixtures + "plain.pth"), file_bytes(fixtures + "shared.pth")}}},
+      {"weights",
+       {[](const std::string& bytes) {
+          read_weight_file(memory_file().put(bytes));
+          to_timm_names(read_weight_file(memory_file().put(bytes)).tensors, "fuzz");
+          read_weight_file(memory_file().put(bytes), "model");
+        },
+        {file_bytes(fixtures + "nested.pth"),
+         "{\"metadata\": {\"total_size\": 8}, \"weight_map\": {\"a\": \"b.bin\"}}",
+         file_bytes(fixtures + "google_vit.npz")}}},
       {"pickle",
        {[](const std::string& bytes) {
           read_torch_zip(memory_file().put(testing::zip_bytes(
