@@ -6,6 +6,7 @@
 #include <chrono>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "core/error.h"
@@ -160,6 +161,36 @@ TEST(Loader, EndsCleanlyAtAnyTime) {
     Loader loader(dataset, samples(200), transform(), options(3));
     Batch batch;
     for (int i = 0; i < taken; ++i) EXPECT_TRUE(loader.next(batch));
+  }
+}
+
+TEST(Loader, MakesOnlyTheImagesThatAreWanted) {
+  const auto whole = all(Pictures(10), options(2));
+  for (const int64_t rank : {0, 1, 2}) {
+    Loader::Options with = options(2);
+    with.part = [rank](int64_t n) { return std::pair{n * rank / 3, n * (rank + 1) / 3}; };
+    // Whoever makes another's image meets the broken one.
+    int64_t failed = 0;
+    for (int64_t broken = 0; broken < 10; ++broken) {
+      const Pictures dataset(10, broken);
+      try {
+        const auto parts = all(dataset, with);
+        ASSERT_EQ(parts.size(), whole.size());
+        for (size_t b = 0; b < parts.size(); ++b) {
+          const auto [first, last] = with.part(parts[b].size());
+          EXPECT_TRUE(torch::equal(parts[b].images.slice(0, first, last),
+                                   whole[b].images.slice(0, first, last)));
+          EXPECT_TRUE(torch::equal(parts[b].labels, whole[b].labels));
+          EXPECT_TRUE(torch::equal(parts[b].indices, whole[b].indices));
+        }
+      } catch (const Error&) {
+        ++failed;
+      }
+    }
+    int64_t own = 0;
+    for (const Batch& batch : whole)
+      own += with.part(batch.size()).second - with.part(batch.size()).first;
+    EXPECT_EQ(failed, own);
   }
 }
 

@@ -95,7 +95,7 @@ TEST(Offline, SaysWhereATaskOfOneClassTeachesNothing) {
     EXPECT_EQ(run.exit_code, 0) << run.output;
     return read_json(out + "/result.json").value("notes", nlohmann::json::array()).dump();
   };
-  EXPECT_NE(notes("l2p").find("tasks of one class (1): the loss of l2p"), std::string::npos);
+  EXPECT_NE(notes("l2p").find("tasks of one class (2): the loss of l2p"), std::string::npos);
   EXPECT_EQ(notes("er"), "[]") << "its loss is over all classes";
 }
 

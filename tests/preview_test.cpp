@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <set>
 
 #include "core/error.h"
 #include "data/completeness.h"
@@ -26,6 +27,7 @@ class Colours : public Dataset {
   const std::vector<std::string>& class_names() const override { return names_; }
   int64_t stored_bytes(int64_t index) const override { return index == lost ? -1 : 100 + index; }
   Image image(int64_t index) const override {
+    if (broken.count(index) > 0) throw Error("image " + std::to_string(index));
     Image image = Image::make(side_, side_);
     for (size_t i = 0; i < image.pixels.size(); i += 3) {
       const auto at = static_cast<size_t>(index);
@@ -36,7 +38,9 @@ class Colours : public Dataset {
     return image;
   }
   std::string fingerprint() const override { return "colours"; }
+  std::vector<std::string> notes() const override { return {"beside the colours: a painting"}; }
   int64_t lost = -1;
+  std::set<int64_t> broken;
 
  private:
   int64_t side_;
@@ -100,26 +104,68 @@ TEST(Completeness, CountsImagesClassesAndBytes) {
   EXPECT_EQ(contents.images, 3);
   EXPECT_EQ(contents.classes, 2);
   EXPECT_EQ(contents.bytes, 100 + 101 + 102);
-  EXPECT_EQ(contents.lost, 0);
+  EXPECT_EQ(contents.missing, 0);
   data.lost = 1;
   contents = contents_of(data);
   EXPECT_EQ(contents.bytes, 100 + 102);
-  EXPECT_EQ(contents.lost, 1);
-  EXPECT_EQ(contents.first_lost, 1);
+  EXPECT_EQ(contents.missing, 1);
+  EXPECT_EQ(contents.first_missing, 1);
 }
 
 TEST(Completeness, SaysWhatIsLackingOfThePublishedSet) {
   const Colours data({5, 3, 4});
-  EXPECT_EQ(lacking(data, {}, "test"), "") << "nothing is known";
-  EXPECT_EQ(lacking(data, {12, 3}, "test"), "");
-  EXPECT_EQ(lacking(data, {15, 5}, "test"),
+  EXPECT_EQ(missing_note(data, {}, "test"), "") << "nothing is known";
+  EXPECT_EQ(missing_note(data, {12, 3}, "test"), "");
+  EXPECT_EQ(missing_note(data, {15, 5}, "test"),
             "the test set is a part of the published one; it lacks 3 of 15 images: images of 2 "
             "classes, most of 'class 1', which has 3 of 5");
-  EXPECT_EQ(lacking(data, {0, 4}, "training"),
+  EXPECT_EQ(missing_note(data, {0, 4}, "training"),
             "the training set is a part of the published one; it lacks images of 1 class, 'class "
             "1', which has 3 of 4");
-  EXPECT_EQ(lacking(data, {11, 0}, "test"),
+  EXPECT_EQ(missing_note(data, {11, 0}, "test"),
             "the test set has 12 images, more than the published 11");
+}
+
+std::string fault(const Dataset& train, const Dataset& test) {
+  try {
+    check_data(train, test);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(CheckData, RefusesClassesWithoutImages) {
+  const Colours whole({2, 3, 1, 1});
+  EXPECT_EQ(fault(whole, whole), "");
+  EXPECT_EQ(fault(Colours({2, 0, 1, 0}), whole),
+            "dataset: no training images of 2 of 4 classes ('class 1', 'class 3'); every class "
+            "needs at least one, or must go from both splits");
+  EXPECT_EQ(fault(whole, Colours({2, 3, 0, 1})),
+            "dataset: no test images of 1 of 4 classes ('class 2'); every class needs at least "
+            "one, or must go from both splits");
+  EXPECT_NE(fault(Colours({0, 0, 0, 0}), whole).find("no training images of 4 of 4"),
+            std::string::npos);
+}
+
+TEST(CheckData, RefusesMissingFilesBeforeItLooksAtClasses) {
+  const Colours whole({2, 3});
+  Colours data({2, 0});
+  data.lost = 1;
+  EXPECT_NE(fault(data, whole).find("dataset: 1 of 2 training images are missing or empty"),
+            std::string::npos);
+}
+
+TEST(CheckData, ReturnsWhatWasLeftOutOnce) {
+  const Colours data({2, 3});
+  EXPECT_EQ(check_data(data, data), (std::vector<std::string>{"beside the colours: a painting"}));
+}
+
+TEST(BrokenImages, AreAllFoundInOrder) {
+  Colours data({5, 5, 5});
+  EXPECT_TRUE(broken_images(data).empty());
+  data.broken = {2, 7, 14};
+  EXPECT_EQ(broken_images(data), (std::vector<std::string>{"image 2", "image 7", "image 14"}));
 }
 
 }  // namespace

@@ -1,5 +1,8 @@
 #include <iostream>
 #include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "cli/commands.h"
 #include "cli/human.h"
@@ -22,17 +25,6 @@ namespace {
 std::string describe_split(const Config& config, const Dataset& dataset, Split split) {
   const std::string name = split == Split::kTrain ? "training" : "test";
   const Contents contents = contents_of(dataset);
-  if (contents.lost > 0) {
-    std::string first;  // why, with the path
-    try {
-      dataset.image(contents.first_lost);
-    } catch (const Error& error) {
-      first = error.what();
-    }
-    throw Error("dataset: " + std::to_string(contents.lost) + " of " +
-                std::to_string(contents.images) + " " + name +
-                " images are not there; the first: " + first);
-  }
   std::string text = "  " + name + ": " + std::to_string(contents.images) + " images of " +
                      std::to_string(contents.classes) + " classes, " +
                      human(static_cast<double>(contents.bytes)) + "B, fingerprint " +
@@ -40,15 +32,35 @@ std::string describe_split(const Config& config, const Dataset& dataset, Split s
   const auto official = Registry<DatasetKind>::get().at(config.dataset.name).value.official;
   const char* const limit = split == Split::kTrain ? "limit_train" : "limit_test";
   if (!official || config.dataset.effective.value(limit, int64_t{0}) > 0) return text;
-  const std::string note = lacking(dataset, official(config.dataset, split), name);
+  const std::string note = missing_note(dataset, official(config.dataset, split), name);
   return note.empty() ? text : text + "  note: " + note + "\n";
 }
 
-// Everything that a run does before its first step; throws what it would throw. `sheet`: where a
-// picture of the training images goes, "" for nowhere.
-void check(const std::string& path, const std::vector<std::string>& set, const std::string& sheet) {
-  Config config = read_experiment(path, set);
+// Decodes all images of both splits and names, a line each, those that are broken. Throws Error if
+// any is.
+void decode_all(const Scenario& scenario) {
+  std::vector<std::string> faults = broken_images(*scenario.train);
+  for (std::string& fault : broken_images(*scenario.test)) faults.push_back(std::move(fault));
+  for (const std::string& fault : faults) std::cerr << "rep: " << fault << "\n";
+  if (faults.empty()) return;
+  throw Error("dataset: " + std::to_string(faults.size()) + " of " +
+              std::to_string(scenario.train->size() + scenario.test->size()) +
+              " images cannot be decoded; fetch those listed above again or remove them");
+}
+
+struct CheckOptions {
+  std::vector<std::string> configs, set;
+  std::string sheet;    // where a picture of the training images goes, "" for nowhere
+  bool decode = false;  // every image
+};
+
+// Everything that a run does before its first step; throws what it would throw.
+void check(const std::string& path, const CheckOptions& options) {
+  const std::string& sheet = options.sheet;
+  Config config = read_experiment(path, options.set);
   resolve_pretrained(config, nullptr);
+  // Before the session, which would stop at the first missing file.
+  if (options.decode) decode_all(open_scenario(config, torch::kCPU));
   const Session session = open_session(config);
   const Stream& stream = session.stream;
   if (!config.eval.offline_result.empty()) {
@@ -62,6 +74,7 @@ void check(const std::string& path, const std::vector<std::string>& set, const s
   for (const std::string& line : remarks(session.learner.inputs)) details += "  " + line + "\n";
   details += describe_split(config, *session.train, Split::kTrain) +
              describe_split(config, *session.test, Split::kTest);
+  for (const std::string& note : session.notes) details += "  note: " + note + "\n";
   if (!sheet.empty()) {
     const Preview shown =
         preview(*session.train, session.learner.transform(config, /*train=*/false));
@@ -82,39 +95,39 @@ void check(const std::string& path, const std::vector<std::string>& set, const s
 }  // namespace
 
 void add_check_command(CLI::App& app) {
-  auto configs = std::make_shared<std::vector<std::string>>();
-  auto set = std::make_shared<std::vector<std::string>>();
-  auto sheet = std::make_shared<std::string>();
+  auto options = std::make_shared<CheckOptions>();
   CLI::App* command =
       app.add_subcommand("check", "Validate configuration, data and weights without training");
   command->footer("Example: rep check configs/cifar100/l2p.yaml configs/cifar100/rep-l2p.yaml");
-  command->add_option("configs", *configs, "Experiments (YAML)")->required();
-  command->add_option("--set", *set, "Override a key in all of them")
+  command->add_option("configs", options->configs, "Experiments (YAML)")->required();
+  command->add_option("--set", options->set, "Override a key in all of them")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
   command
-      ->add_option("--preview", *sheet,
+      ->add_option("--preview", options->sheet,
                    "Write a picture of each class's first training images, as the network sees "
                    "them without augmentation")
       ->type_name("FILE.png");
-  command->callback([configs, set, sheet] {
-    if (!sheet->empty() && configs->size() > 1) {
-      throw Error("--preview: one picture cannot show " + std::to_string(configs->size()) +
+  command->add_flag("--decode", options->decode, "Decode every image and list all that are broken");
+  command->callback([options] {
+    const std::vector<std::string>& configs = options->configs;
+    if (!options->sheet.empty() && configs.size() > 1) {
+      throw Error("--preview: one picture cannot show " + std::to_string(configs.size()) +
                   " configurations; check them one by one");
     }
     set_threads(0);
     int64_t bad = 0;
-    for (const std::string& path : *configs) {
+    for (const std::string& path : configs) {
       try {
-        check(path, *set, *sheet);
+        check(path, *options);
       } catch (const Error& error) {
-        if (configs->size() == 1) throw;
+        if (configs.size() == 1) throw;
         std::cerr << "rep: " << error.what() << "\n";
         ++bad;
       }
     }
     if (bad > 0) {
-      throw Error(std::to_string(bad) + " of " + std::to_string(configs->size()) +
+      throw Error(std::to_string(bad) + " of " + std::to_string(configs.size()) +
                   " configurations are not good; see the lines above");
     }
   });

@@ -162,8 +162,13 @@ struct Loader::State {
     const int64_t side = on_device ? on_device->side() : 0;
     const int64_t numbers = transform.size() * (on_device ? 2 * side : 3 * transform.size());
     thread_local ImagePart part;
-    for (int64_t i = 0; i < size_of(batch) && !stopping; ++i) {
+    const int64_t size = size_of(batch);
+    const auto [first, last] = options.part ? options.part(size) : std::pair{int64_t{0}, size};
+    for (int64_t i = 0; i < size && !stopping; ++i) {
       const Sample& sample = samples[static_cast<size_t>(batch * options.batch_size + i)];
+      slot.labels[i] = sample.label;
+      slot.indices[i] = sample.index;
+      if (i < first || i >= last) continue;
       const Random random({options.seed, static_cast<uint64_t>(RandomUse::kAugmentation),
                            options.task, options.epoch, static_cast<uint64_t>(sample.index)});
       if (on_device) {
@@ -172,8 +177,6 @@ struct Loader::State {
         const View view = transform.fetch(dataset, sample.index, random, part);
         transform.apply(part, view, slot.images + i * numbers);
       }
-      slot.labels[i] = sample.label;
-      slot.indices[i] = sample.index;
     }
   }
 

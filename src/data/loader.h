@@ -3,7 +3,9 @@
 #include <torch/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "data/augment.h"
@@ -36,6 +38,9 @@ class Loader {
     int64_t first_batch = 0;                 // for a resume
     torch::Device device = torch::kCPU;      // where images and labels are wanted
     uint64_t seed = 0, task = 0, epoch = 0;  // keys of the augmentation's random numbers
+    /// Of a batch of n images those that are wanted, [first, second): the others' rows of `images`
+    /// hold anything. Empty: all.
+    std::function<std::pair<int64_t, int64_t>(int64_t n)> part;
   };
   /// `samples` in the order in which they shall come.
   Loader(const Dataset& dataset, std::vector<Sample> samples, Transform transform, Options options);

@@ -3,9 +3,11 @@
 #include <torch/types.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <map>
 #include <stdexcept>
+#include <thread>
 
 namespace rep {
 
@@ -13,15 +15,24 @@ namespace {
 
 constexpr uint64_t kNoTask = uint64_t{1} << 32;
 
+/// By as many threads as the loader has.
 torch::Tensor apply(const Transform& view, const std::vector<Image>& images, uint64_t seed,
-                    uint64_t key, const torch::Device& device) {
-  const int64_t size = view.size();
-  torch::Tensor batch =
-      torch::empty({static_cast<int64_t>(images.size()), 3, size, size}, torch::kFloat);
-  for (size_t i = 0; i < images.size(); ++i) {
-    const Random random({seed, static_cast<uint64_t>(RandomUse::kReplayView), key, i});
-    view.apply(images[i], random, batch[static_cast<int64_t>(i)].data_ptr<float>());
-  }
+                    uint64_t key, int64_t workers, const torch::Device& device) {
+  const int64_t size = view.size(), count = static_cast<int64_t>(images.size());
+  const torch::Tensor batch = torch::empty({count, 3, size, size}, torch::kFloat);
+  float* const out = batch.data_ptr<float>();
+  std::atomic<int64_t> next{0};
+  const auto work = [&] {
+    for (int64_t i = next++; i < count; i = next++) {
+      const Random random(
+          {seed, static_cast<uint64_t>(RandomUse::kReplayView), key, static_cast<uint64_t>(i)});
+      view.apply(images[static_cast<size_t>(i)], random, out + i * 3 * size * size);
+    }
+  };
+  std::vector<std::thread> threads;
+  for (int64_t i = 1; i < std::min(workers, count); ++i) threads.emplace_back(work);
+  work();
+  for (std::thread& thread : threads) thread.join();
   return batch.to(device);
 }
 
@@ -112,11 +123,12 @@ void TaskImages::visit_all(const std::vector<Sample>& samples, const Transform& 
 }
 
 torch::Tensor TaskImages::augment(const std::vector<Image>& images, uint64_t key) const {
-  return apply(train_view_, images, static_cast<uint64_t>(options_.seed), key, device_);
+  return apply(train_view_, images, static_cast<uint64_t>(options_.seed), key, options_.workers,
+               device_);
 }
 
 torch::Tensor TaskImages::prepare(const std::vector<Image>& images) const {
-  return apply(test_view_, images, 0, 0, device_);
+  return apply(test_view_, images, 0, 0, options_.workers, device_);
 }
 
 }  // namespace rep

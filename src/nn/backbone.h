@@ -76,6 +76,8 @@ class Backbone : public torch::nn::Module {
   /// (blocks == depth(): everything).
   virtual void train_last_blocks(int64_t blocks) = 0;
   virtual int64_t depth() const = 0;
+  /// The fewest images that a batch to train on may have.
+  virtual int64_t min_training_batch() const { return 1; }
 };
 
 /// Backbones that are made alike, each by its own name.

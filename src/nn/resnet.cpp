@@ -7,6 +7,10 @@
 
 #include <torch/nn/init.h>
 
+#include <algorithm>
+
+#include "core/error.h"
+
 namespace rep {
 
 namespace {
@@ -90,10 +94,24 @@ ResNet18Impl::ResNet18Impl(const ResNetOptions& options_) : options(options_) {
 }
 
 torch::Tensor ResNet18Impl::features(const torch::Tensor& images, const ForwardPlan&) {
+  if (images.size(0) == 1 && is_training() && min_training_batch() > 1) {
+    throw Error(
+        "backbone: batch norm cannot learn from a batch of one image; take another "
+        "train.batch_size, or train.drop_last: true");
+  }
   torch::Tensor x = torch::relu(bn1->forward(conv1->forward(images)));
   if (!options.cifar_stem()) x = torch::max_pool2d(x, 3, 2, 1);
   for (auto& stage : stages_) x = stage->forward(x);
   return x.mean({2, 3});
+}
+
+int64_t ResNet18Impl::min_training_batch() const {
+  int64_t side = options.image_size;
+  for (int halvings = options.cifar_stem() ? 3 : 5; halvings > 0; --halvings) side = (side + 1) / 2;
+  const auto all = parameters();
+  const bool trains =
+      std::any_of(all.begin(), all.end(), [](const torch::Tensor& p) { return p.requires_grad(); });
+  return trains && side == 1 ? 2 : 1;
 }
 
 void ResNet18Impl::train_last_blocks(int64_t count) {

@@ -41,6 +41,9 @@ class ResNet18Impl : public Backbone {
   int64_t image_size() const override { return options.image_size; }
   int64_t depth() const override { return kStages; }
   void train_last_blocks(int64_t blocks) override;
+  /// Two where the last stage's maps have one pixel: batch norm has nothing to normalise one value
+  /// with.
+  int64_t min_training_batch() const override;
 
   static constexpr int64_t kStages = 4;
   const ResNetOptions options;

@@ -33,7 +33,7 @@ std::string now_utc() {
 Json notes_on(const Session& session) {
   const Config& config = session.config;
   const Learner& learner = session.learner;
-  Json notes = Json::array();
+  Json notes = session.notes;
   if (learner.world->size() > 1) notes.push_back("costs are those of the first process");
   if (!learner.device.is_cpu()) {
     notes.push_back(
@@ -48,14 +48,6 @@ Json notes_on(const Session& session) {
   if (config.train.seconds > 0) {
     notes.push_back(
         "train.seconds ends a task by the clock: another run takes another number of steps");
-  }
-  std::string alone;
-  for (const Task& task : session.stream.tasks) {
-    if (task.classes.size() == 1) alone += (alone.empty() ? "" : ", ") + std::to_string(task.index);
-  }
-  if (!alone.empty() && learner.method->loss_is_within_task()) {
-    notes.push_back("tasks of one class (" + alone + "): the loss of " + config.method.name +
-                    " is among a task's own classes, constant for one, and teaches nothing there");
   }
   return notes;
 }
@@ -123,6 +115,7 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
   Session session =
       open_session(config, options.world->writes() ? options.output : "", options.world);
   Learner& learner = session.learner;
+  for (const std::string& note : session.notes) progress.info("note: " + note);
   report_inputs(learner.inputs, progress);
   const Json run_identity =
       identity(config, input_digests(config, learner.inputs, *session.train, *session.test));

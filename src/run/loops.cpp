@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <optional>
+#include <utility>
 
 #include "core/error.h"
 #include "core/interrupt.h"
@@ -18,7 +19,14 @@ namespace {
 
 constexpr int64_t kLogInterval = 10;  // steps between lines of metrics.jsonl
 
-// This process's images of a batch; one that counts nothing where there are fewer than processes.
+// This process's images of a batch, [first, second); one that counts nothing where there are fewer
+// than processes.
+std::pair<int64_t, int64_t> rows_of_batch(int64_t images, const World& world) {
+  const auto [first, last] = world.part_of(images);
+  const int64_t begin = std::min(first, images - 1);
+  return {begin, begin + std::max<int64_t>(last - first, 1)};
+}
+
 struct Share {
   Batch batch;
   double weight = 1;  // in the mean over the whole batch
@@ -26,11 +34,10 @@ struct Share {
 
 Share share_of(const Batch& whole, const World& world) {
   if (world.size() == 1) return {whole, 1};
+  const auto [begin, end] = rows_of_batch(whole.size(), world);
   const auto [first, last] = world.part_of(whole.size());
-  const int64_t begin = std::min(first, whole.size() - 1),
-                images = std::max<int64_t>(last - first, 1);
-  return {{whole.images.narrow(0, begin, images), whole.labels.narrow(0, begin, images),
-           whole.indices.narrow(0, begin, images)},
+  return {{whole.images.slice(0, begin, end), whole.labels.slice(0, begin, end),
+           whole.indices.slice(0, begin, end)},
           static_cast<double>(last - first) / static_cast<double>(whole.size())};
 }
 
@@ -126,6 +133,10 @@ class TaskTraining {
     options.seed = key(session_.config.seed);
     options.task = key(task_.index);
     options.epoch = key(epoch);
+    const World& world = *session_.learner.world;
+    if (world.size() > 1) {  // each decodes its own images only
+      options.part = [&](int64_t images) { return rows_of_batch(images, world); };
+    }
     // A method's own set (a buffer, or the task beside one) is not the stream and has no order.
     const bool streamed =
         session_.config.stream.order != "shuffled" && set_.data == session_.train.get();

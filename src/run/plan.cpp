@@ -141,13 +141,21 @@ class Advice {
     const int64_t whole = (change.config.*part).batch_size;
     if (whole == 1) return false;
     Change tried = change;
-    const auto rehearse_with = [&](int64_t batch) {
-      (tried.config.*part).batch_size = batch;
-      tried.forecast = rehearse(tried.config, kMemorySteps, /*memory_only=*/true);
-      return tried.forecast.peak.*peak;
+    int64_t batch = 0, taken = 0;
+    // With at most `size` images; false when a run would refuse all such batches (as too short).
+    const auto rehearse_with = [&](int64_t size) {
+      for (batch = size; batch > 0; --batch) {
+        (tried.config.*part).batch_size = batch;
+        try {
+          tried.forecast = rehearse(tried.config, kMemorySteps, /*memory_only=*/true);
+          taken = tried.forecast.peak.*peak;
+          return true;
+        } catch (const Error&) {
+        }
+      }
+      return false;
     };
-    int64_t batch = whole / 2;
-    int64_t taken = rehearse_with(batch);
+    if (!rehearse_with(whole / 2)) return false;
     const double slope = static_cast<double>(change.forecast.peak.*peak - taken) /
                          static_cast<double>(whole - batch);
     if (slope <= 0) return false;
@@ -155,9 +163,10 @@ class Advice {
     const double line = static_cast<double>(batch) +
                         (0.99 * static_cast<double>(limit_) - static_cast<double>(taken)) / slope;
     const int64_t guess = std::clamp<int64_t>(static_cast<int64_t>(std::floor(line)), 1, whole - 1);
-    if (guess != batch) taken = rehearse_with(batch = guess);
-    if (taken > limit_ && batch > 1)
-      taken = rehearse_with(batch = std::max<int64_t>(1, batch * 3 / 4));
+    if (guess != batch && !rehearse_with(guess)) return false;
+    if (taken > limit_ && batch > 1 && !rehearse_with(std::max<int64_t>(1, batch * 3 / 4))) {
+      return false;
+    }
     if (taken > limit_) return false;
     tried.set.push_back(key + "=" + std::to_string(batch));
     change = std::move(tried);

@@ -111,6 +111,7 @@ Pretrained pretrain(const Config& config, const std::string& path, Progress& pro
   if (!folder.empty()) make_directories(folder);
   MemoryLimit limit(config);
   Session session = open_session(config);
+  for (const std::string& note : session.notes) progress.info("note: " + note);
   Learner& learner = session.learner;
   const Task& all = session.stream.tasks.front();
   learner.images->set_task(all);

@@ -45,7 +45,9 @@ class Rehearsal {
       : wanted_steps_(steps),
         memory_only_(memory_only),
         session_(open_session(config)),
-        first_(first_trained(session_.stream)) {}
+        first_(first_trained(session_.stream)) {
+    forecast_.notes = session_.notes;
+  }
 
   Forecast run() {
     for (const Task& task : tasks()) rehearse_task(task);

@@ -25,7 +25,7 @@ struct Forecast {
   double train_macs = 0;    // with what tasks do at their begin and end
   double test_macs = 0;
   double seconds = 0;              // of the whole run
-  std::vector<std::string> notes;  // what stood in for what
+  std::vector<std::string> notes;  // on the data, and what stood in for what
 };
 
 /// Goes through the real stream with the real loop, method and images, but takes only a few steps,

@@ -2,12 +2,49 @@
 
 #include <utility>
 
+#include "core/error.h"
+#include "data/completeness.h"
 #include "data/device_images.h"
 #include "methods/method.h"
 #include "tensor/device.h"
 #include "tensor/meter.h"
 
 namespace rep {
+
+namespace {
+
+// Throws Error when the last batch of a task's epochs has too few images for the backbone to learn
+// from.
+void refuse_short_batches(const TrainConfig& config, const Stream& stream,
+                          const Backbone& backbone) {
+  const int64_t least = backbone.min_training_batch();
+  for (const Task& task : stream.tasks) {
+    const auto images = static_cast<int64_t>(task.train.size());
+    const int64_t last = images % config.batch_size;
+    const bool dropped = config.drop_last && images >= config.batch_size;
+    const int64_t fewest = dropped || last == 0 ? config.batch_size : last;
+    if (images == 0 || fewest >= least) continue;
+    throw Error("train.batch_size: the " + std::to_string(images) + " images of task " +
+                std::to_string(task.index + 1) + " leave a batch of " + std::to_string(fewest) +
+                " image, of which batch norm cannot learn; take another size, or train.drop_last: "
+                "true");
+  }
+}
+
+// The loss, a cross-entropy among a task's own classes, is constant for one.
+void add_single_class_note(const Stream& stream, const std::string& name, const Method& method,
+                           std::vector<std::string>& notes) {
+  std::string alone;
+  for (const Task& task : stream.tasks) {
+    if (task.classes.size() != 1) continue;
+    alone += (alone.empty() ? "" : ", ") + std::to_string(task.index + 1);
+  }
+  if (alone.empty() || !method.loss_is_within_task()) return;
+  notes.push_back("tasks of one class (" + alone + "): the loss of " + name +
+                  " is among a task's own classes, constant for one, and teaches nothing there");
+}
+
+}  // namespace
 
 Scenario open_scenario(const Config& config, const torch::Device& device) {
   Scenario scenario;
@@ -25,10 +62,13 @@ Session open_session(const Config& config, const std::string& folder,
   if (device.is_cuda()) meter_cuda_device(device.index());
   seed_everything(config.seed);
   Scenario scenario = open_scenario(config, device);
+  std::vector<std::string> notes = check_data(*scenario.train, *scenario.test);
   Learner learner(config, scenario.stream, *scenario.train, device, folder);
   learner.join(std::move(world), config);
+  refuse_short_batches(config.train, scenario.stream, *learner.backbone);
+  add_single_class_note(scenario.stream, config.method.name, *learner.method, notes);
   learner.efficiency->queries.cache_test(scenario.test->size());
-  return {std::move(scenario), config, std::move(learner)};
+  return {std::move(scenario), config, std::move(learner), std::move(notes)};
 }
 
 }  // namespace rep

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/config.h"
 #include "data/dataset.h"
@@ -23,12 +24,14 @@ Scenario open_scenario(const Config& config, const torch::Device& device);
 struct Session : Scenario {
   Config config;
   Learner learner;
+  std::vector<std::string> notes;  // on the data, worth knowing before training
 };
 
 /// Seeds the random numbers, opens data sets and weights and makes the method: what every command
 /// does that trains or looks as if it would. `config` has passed read_experiment; `folder`: where a
 /// method may leave pictures, "" for nowhere; `world`: the processes that learn together. Throws
-/// Error.
+/// Error, also for data that would fail later: see check_data, and a task's last batch may have too
+/// few images for the backbone to learn from.
 Session open_session(const Config& config, const std::string& folder = "",
                      std::shared_ptr<World> world = std::make_shared<World>());
 

@@ -1,0 +1,251 @@
+// Data that people really have: whatever is wrong with it, `rep check` finds it, and `rep run` says
+// the same before it trains.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <utility>
+
+#include "tests/image_sets.h"
+
+namespace rep {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Four classes in two splits, `train` and 2 images each.
+std::string pictures(const std::string& name, int train = 4) {
+  const std::string root = fresh_folder("faults_" + name);
+  uint8_t seed = 0;
+  for (const char* c : {"ant", "bee", "cat", "dog"}) {
+    for (int i = 0; i < train; ++i) {
+      put(root + "/train/" + c + "/" + std::to_string(i) + ".png", picture(40, 40, ++seed));
+    }
+    for (int i = 0; i < 2; ++i) {
+      put(root + "/test/" + c + "/" + std::to_string(i) + ".png", picture(40, 40, ++seed));
+    }
+  }
+  return root;
+}
+
+/// A configuration of two tasks on that folder; `more`: lines of YAML.
+std::string experiment(const std::string& root, const std::string& dataset = "",
+                       const std::string& more =
+                           "backbone: {name: vit_nano, weights: random}\n"
+                           "method: {name: linear_probe}\n",
+                       int tasks = 2) {
+  return write_text(root + "/case.yaml",
+                    "name: case\nthreads: 1\ndataset: {name: image_folder, root: " + root +
+                        dataset + "}\nstream: {tasks: " + std::to_string(tasks) + "}\n" + more +
+                        "train: {epochs: 1, batch_size: 4, augment: none}\n");
+}
+
+/// The last line that begins with "rep: ", without that.
+std::string sentence(const Finished& finished) {
+  const size_t at = finished.output.rfind("rep: ");
+  if (at == std::string::npos) return "none in: " + finished.output;
+  return finished.output.substr(at + 5, finished.output.find('\n', at) - at - 5);
+}
+
+/// What `rep check` says of a configuration that is not good; `rep run` must say it, too, and have
+/// trained nothing.
+std::string fault(const std::string& config) {
+  const Finished check = rep_command("check " + config);
+  EXPECT_EQ(check.exit_code, 1) << check.output;
+  const std::string output = fs::path(config).parent_path().string() + "/out";
+  const Finished run = rep_command("run " + config + " --output " + output);
+  EXPECT_EQ(run.exit_code, 1) << run.output;
+  EXPECT_EQ(sentence(run), sentence(check));
+  EXPECT_FALSE(fs::exists(output + "/result.json"));
+  EXPECT_FALSE(fs::exists(output + "/metrics.jsonl"));
+  return sentence(check);
+}
+
+void expect_in(const std::string& text, const std::string& part) {
+  EXPECT_NE(text.find(part), std::string::npos) << "'" << part << "' is not in: " << text;
+}
+
+TEST(DataFaults, AClassWithoutTrainingImagesIsNamedBeforeTraining) {
+  const std::string root = pictures("empty");
+  for (int i = 0; i < 4; ++i) fs::remove(root + "/train/cat/" + std::to_string(i) + ".png");
+  const std::string config = experiment(root), said = fault(config);
+  expect_in(said, "no training images of 1 of 4 classes ('cat')");
+  for (const char* command : {"plan ", "bench "}) {
+    const Finished refused = rep_command(command + config);
+    EXPECT_EQ(refused.exit_code, 1) << refused.output;
+    EXPECT_EQ(sentence(refused), said);
+  }
+}
+
+TEST(DataFaults, AClassWithoutTestImagesIsNamedBeforeTraining) {
+  const std::string root = pictures("untested");
+  for (int i = 0; i < 2; ++i) fs::remove(root + "/test/bee/" + std::to_string(i) + ".png");
+  expect_in(fault(experiment(root)), "no test images of 1 of 4 classes ('bee')");
+}
+
+TEST(DataFaults, AnEmptyListIsRefusedBeforeTraining) {
+  const std::string root = pictures("empty_list"), list = write_text(root + "/list.txt", "");
+  expect_in(fault(experiment(root, ", train_list: " + list)),
+            "no training images of 4 of 4 classes ('ant', 'bee', 'cat', 'dog')");
+}
+
+TEST(DataFaults, SmallClassesHaveATestImageAndNoTaskCountsAsNothing) {
+  const std::string root = fresh_folder("faults_small");
+  for (int i = 0; i < 20; ++i) {
+    for (const char* c : {"ant", "bee", "cat", "dog"}) {
+      if (i >= 4 && c[0] < 'c') continue;
+      put(root + "/" + c + "/" + std::to_string(i) + ".png",
+          picture(9, 9, static_cast<uint8_t>(i)));
+    }
+  }
+  const std::string config = experiment(root, ", test_share: 0.2");
+  const std::string output = fresh_folder("faults_small_out");
+  const Finished run = rep_command("run " + config + " -q --output " + output);
+  ASSERT_EQ(run.exit_code, 0) << run.output;
+  for (const auto& task : read_json(output + "/result.json")["tasks"]) {
+    EXPECT_GT(task["test_images"], 0);
+  }
+}
+
+TEST(DataFaults, EmptyAndMissingFilesAreFoundBeforeTraining) {
+  const std::string root = pictures("zero");
+  write_text(root + "/test/dog/zero.png", "");
+  const std::string said = fault(experiment(root));
+  expect_in(said, "1 of 9 test images are missing or empty");
+  expect_in(said, "test/dog/zero.png: the file is empty");
+}
+
+TEST(DataFaults, DeadLinksAreFoundBeforeTraining) {
+  const std::string root = pictures("dead");
+  fs::create_symlink("nowhere.png", root + "/train/dog/dead.png");
+  expect_in(fault(experiment(root)), "train/dog/dead.png: a link to 'nowhere.png'");
+}
+
+TEST(DataFaults, NamesThatNoResultCanHoldAreRefusedBeforeTraining) {
+  const std::string root = pictures("latin1");
+  for (const char* split : {"/train/", "/test/"}) {
+    fs::rename(root + split + "cat", root + split + "caf\xE9");
+  }
+  expect_in(fault(experiment(root)), "the class 'caf\\xE9' is not named in UTF-8");
+}
+
+TEST(DataFaults, ClassesThatDoNotDivideAreNamed) {
+  const std::string root = pictures("divide");
+  for (const char* split : {"/train/", "/test/"}) put(root + split + "@home/0.png");
+  expect_in(fault(experiment(root)), "5 classes ('@home', 'ant', 'bee', 'cat', 'dog') do not");
+}
+
+/// A configuration whose ResNet ends in maps of one pixel where `image_size` is 32.
+std::string with_batch_norm(const std::string& root, const std::string& image_size,
+                            const std::string& train) {
+  return write_text(
+      root + "/case.yaml",
+      "name: case\nthreads: 1\ndataset: {name: image_folder, root: " + root +
+          "}\nstream: {tasks: 2}\nbackbone: {name: resnet18, weights: random, trainable: all, "
+          "stem: imagenet, width: 8, image_size: " +
+          image_size + "}\nmethod: {name: finetune}\neval: {batch_size: 1}\n" +
+          "train: {epochs: 1, augment: none, " + train + "}\n");
+}
+
+TEST(DataFaults, ALastBatchOfOneImageIsRefusedWhereBatchNormCannotLearnFromIt) {
+  const std::string root = pictures("last_of_one");  // tasks of eight images
+  expect_in(fault(with_batch_norm(root, "32", "batch_size: 7")),
+            "train.batch_size: the 8 images of task 1 leave a batch of 1 image");
+  for (const auto& [image_size, train] : {std::pair{"32", "batch_size: 7, drop_last: true"},
+                                          {"64", "batch_size: 7"},
+                                          {"32", "batch_size: 6"}}) {
+    const std::string output = fresh_folder("faults_last_of_one_out");
+    const Finished run =
+        rep_command("run " + with_batch_norm(root, image_size, train) + " -q --output " + output);
+    EXPECT_EQ(run.exit_code, 0) << run.output;
+  }
+}
+
+TEST(DataFaults, PlanProposesNoBatchThatARunRefuses) {
+  const std::string root = pictures("proposals");  // tasks of eight images: batches of 7 leave one
+  const std::string command =
+      "plan --json " + with_batch_norm(root, "32", "batch_size: 14") + " --memory-limit ";
+  const auto plan = [&](int64_t limit) {
+    const Finished done = rep_command(command + std::to_string(limit));
+    EXPECT_EQ(done.exit_code, 0) << done.output;
+    return nlohmann::json::parse(done.output.substr(done.output.find('{')));
+  };
+  const nlohmann::json whole = plan(int64_t{1} << 40);
+  const nlohmann::json cut = plan(whole["peaks"]["train"].get<int64_t>() * 9 / 10);
+  EXPECT_FALSE(cut["fits"].get<bool>());
+  for (const auto& proposal : cut["proposals"]) {
+    for (const auto& set : proposal["set"]) {
+      EXPECT_NE(set.get<std::string>(), "train.batch_size=7");
+      EXPECT_NE(set.get<std::string>(), "train.batch_size=1");
+    }
+  }
+}
+
+TEST(DataFaults, CheckDecodesAndListsAllThatIsBroken) {
+  const std::string root = pictures("broken");
+  write_text(root + "/train/dog/page.png", "<html>404</html>");
+  std::string half;
+  {
+    std::ifstream file(root + "/train/dog/0.png", std::ios::binary);
+    half.assign(std::istreambuf_iterator<char>(file), {});
+  }
+  std::ofstream(root + "/test/ant/half.png", std::ios::binary) << half.substr(0, half.size() / 2);
+  const std::string config = experiment(root);
+  EXPECT_EQ(rep_command("check " + config).exit_code, 0) << "only the bytes' sizes are looked at";
+  write_text(root + "/train/cat/zero.png", "");
+  const Finished check = rep_command("check " + config + " --decode");
+  EXPECT_EQ(check.exit_code, 1);
+  for (const char* path : {"train/dog/page.png", "test/ant/half.png", "train/cat/zero.png"}) {
+    expect_in(check.output, path);
+  }
+  expect_in(check.output, "3 of 27 images cannot be decoded");
+  for (const char* path : {"train/dog/page.png", "test/ant/half.png", "train/cat/zero.png"}) {
+    fs::remove(root + "/" + path);
+  }
+  const Finished good = rep_command("check " + config + " --decode");
+  EXPECT_EQ(good.exit_code, 0) << good.output;
+}
+
+TEST(DataFaults, WhatIsLeftOutIsNamedByCheckRunAndResult) {
+  const std::string root = pictures("left_out");
+  put(root + "/train/.git/0.png");
+  write_text(root + "/train/ant/notes.txt", "");
+  const std::string config = experiment(root);
+  const std::string note = root +
+                           ": not read: .txt files: 1 (train/ant/notes.txt); hidden files "
+                           "and folders: 1 (train/.git)";
+  expect_in(rep_command("check " + config).output, "note: " + note);
+  const Finished run = rep_command("run " + config + " --output " + root + "/out");
+  ASSERT_EQ(run.exit_code, 0) << run.output;
+  expect_in(run.output, "note: " + note);
+  expect_in(read_json(root + "/out/result.json")["notes"].dump(), note);
+}
+
+TEST(DataFaults, TasksOfOneClassAreNotedByCheckRunAndResult) {
+  const std::string root = pictures("single");
+  const std::string method =
+      "backbone: {name: vit_nano, weights: random}\nmethod: {name: no_prompt}\n";
+  const std::string config = experiment(root, "", method, /*tasks=*/4);
+  const std::string note = "tasks of one class (1, 2, 3, 4): the loss of no_prompt is among";
+  expect_in(rep_command("check " + config).output, note);
+  const Finished run = rep_command("run " + config + " --output " + root + "/out");
+  ASSERT_EQ(run.exit_code, 0) << run.output;
+  expect_in(run.output, note);
+  expect_in(read_json(root + "/out/result.json")["notes"].dump(), note);
+}
+
+TEST(DataFaults, ChangedPicturesHaveAnotherFingerprintInTheResult) {
+  const std::string root = pictures("changed"), config = experiment(root);
+  const auto fingerprint = [&](const std::string& output) {
+    EXPECT_EQ(rep_command("run " + config + " -q --output " + root + output).exit_code, 0);
+    return read_json(root + output + "/result.json")["inputs"]["dataset"]["fingerprint"].dump();
+  };
+  const std::string before = fingerprint("/before");
+  EXPECT_EQ(fingerprint("/again"), before);
+  put(root + "/train/bee/1.png", picture(40, 40, 200));
+  EXPECT_NE(fingerprint("/after"), before);
+}
+
+}  // namespace
+}  // namespace rep
