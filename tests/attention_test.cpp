@@ -256,7 +256,7 @@ class MlpTest : public ::testing::TestWithParam<int64_t> {
 
 TEST_P(MlpTest, EqualsTheSeparateOperations) {
   const Tensor upstream = torch::randn({3, 11, D});
-  const Tensor expected = kReferenceOperations.residual_mlp(x, norm, mlp, 0, {}, {});
+  const Tensor expected = kReferenceOperations.residual_mlp(x, norm, mlp, 0, {}, {}, {});
   const auto slope = torch::autograd::grad({expected}, {x}, {upstream})[0];
   for (const double recompute : {0.0, 0.5, 1.0}) {
     const Tensor out = residual_mlp(x, norm, mlp, recompute);
