@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs, builds and runs a first experiment that needs no download: REP-L2P on drawn images.
+# Installs, builds and runs a first experiment that needs no download: REP-L2P on synthetic images.
 #
 # usage: scripts/quickstart.sh [options of rep run, e.g. --seed 7]
 #

@@ -1,5 +1,7 @@
 // Every method that `rep list` names learns a small stream of drawn pictures from its defaults, and
 // its result keeps the schema.
+#include <cmath>
+
 #include "tests/json_schema.h"
 #include "tests/run_command.h"
 
@@ -122,26 +124,33 @@ TEST(Offline, BothPrecisionsTrainTheSame) {
   }
 }
 
-// A backbone that trains has other last bits on another number of threads (sums over a batch are cut
-// into as many), which is why a resume keeps it; what merely passes a frozen one has not.
-TEST(Offline, ParametersOfPromptsHaveTheSameBitsOnAnyNumberOfThreads) {
-  for (const char* name : {"l2p", "coda_prompt", "ncm", "ranpac"}) {
+// Sums are cut into as many parts as there are threads, so their last bits differ, and with them
+// those of what is learned: which is why a resume keeps the number. More than rounding it is not.
+TEST(Offline, TwoThreadCountsLearnTheSameParametersToRounding) {
+  for (const char* name : {"l2p", "dualprompt", "ncm", "ranpac"}) {
     SCOPED_TRACE(name);
     const std::string folder = fresh_folder(std::string("offline_threads_") + name);
     const std::string config = write_text(folder + "/c.yaml", small_experiment(name, kRep));
-    std::map<std::string, std::string> tensors[2];
+    std::map<std::string, std::vector<float>> learned[2];
     nlohmann::json results[2];
     for (const int i : {0, 1}) {
       const std::string out = folder + "/" + std::to_string(i);
       const Finished run = rep_command("run " + config + " -q --output " + out +
                                        " --set threads=" + (i == 0 ? "1" : "3"));
       ASSERT_EQ(run.exit_code, 0) << run.output;
-      tensors[i] = checkpointed_tensors(out);
+      learned[i] = checkpointed_floats(out, "learner.method.");
       results[i] = read_json(out + "/result.json");
     }
-    EXPECT_FALSE(tensors[0].empty());
-    for (const auto& [tensor, bytes] : tensors[0]) {
-      EXPECT_TRUE(bytes == tensors[1].at(tensor)) << tensor;
+    ASSERT_FALSE(learned[0].empty());
+    for (const auto& [tensor, values] : learned[0]) {
+      const std::vector<float>& others = learned[1].at(tensor);
+      ASSERT_EQ(values.size(), others.size()) << tensor;
+      float largest = 0, difference = 0;
+      for (size_t i = 0; i < values.size(); ++i) {
+        largest = std::max(largest, std::abs(values[i]));
+        difference = std::max(difference, std::abs(values[i] - others[i]));
+      }
+      EXPECT_LE(difference, 1e-3F * largest) << tensor;
     }
     EXPECT_EQ(results[0]["accuracy"], results[1]["accuracy"]);
     EXPECT_EQ(results[0]["cost"]["total"]["flops"], results[1]["cost"]["total"]["flops"]);

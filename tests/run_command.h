@@ -142,7 +142,8 @@ inline nlohmann::json comparable(nlohmann::json result) {
 }
 
 /// The bytes of a run's checkpointed tensors by name, as its state.safetensors has them.
-inline std::map<std::string, std::string> checkpointed_tensors(const std::string& folder) {
+inline std::map<std::string, std::string> checkpointed_tensors(const std::string& folder,
+                                                               const std::string& type = "") {
   const std::string file = read_text(folder + "/checkpoint/state.safetensors");
   uint64_t length = 0;
   EXPECT_GT(file.size(), sizeof length) << folder;
@@ -152,9 +153,22 @@ inline std::map<std::string, std::string> checkpointed_tensors(const std::string
   const nlohmann::json header = nlohmann::json::parse(file.substr(sizeof length, length));
   std::map<std::string, std::string> tensors;
   for (const auto& [name, entry] : header.items()) {
-    if (name == "__metadata__") continue;
+    if (name == "__metadata__" || (!type.empty() && entry["dtype"] != type)) continue;
     const size_t begin = entry["data_offsets"][0], end = entry["data_offsets"][1];
     tensors[name] = file.substr(data + begin, end - begin);
+  }
+  return tensors;
+}
+
+/// The values of the float ones whose names begin with `prefix`.
+inline std::map<std::string, std::vector<float>> checkpointed_floats(const std::string& folder,
+                                                                     const std::string& prefix) {
+  std::map<std::string, std::vector<float>> tensors;
+  for (const auto& [name, bytes] : checkpointed_tensors(folder, "F32")) {
+    if (name.rfind(prefix, 0) != 0) continue;
+    std::vector<float>& values = tensors[name];
+    values.resize(bytes.size() / sizeof(float));
+    std::memcpy(values.data(), bytes.data(), values.size() * sizeof(float));
   }
   return tensors;
 }

@@ -316,12 +316,11 @@ torch::Tensor VisionTransformerImpl::mean_of_patches(const torch::Tensor& images
   const int64_t first = stream.before_image(), count = stream.x.size(1) - first;
   torch::Tensor patches = stream.x.narrow(1, first, count);
   if (!options.fc_norm) patches = norm->forward(patches);
-  // A token that stands for several counts as often.
-  const torch::Tensor mean =
-      stream.sizes.defined()
-          ? (patches * stream.sizes.narrow(1, first, count).unsqueeze(2)).sum(1) /
-                static_cast<double>(options.num_patches())
-          : patches.mean(1);
+  torch::Tensor mean = patches.mean(1);
+  if (stream.sizes.defined()) {  // a token that stands for several counts as often
+    const torch::Tensor sizes = stream.sizes.narrow(1, first, count).unsqueeze(2);
+    mean = (patches * sizes).sum(1) / sizes.sum(1);
+  }
   return options.fc_norm ? norm->forward(mean) : mean;
 }
 
@@ -377,6 +376,15 @@ void VisionTransformerImpl::train_last_blocks(int64_t count) {
     for (auto& parameter : blocks[static_cast<size_t>(i)]->parameters()) {
       parameter.set_requires_grad(true);
     }
+  }
+}
+
+void check_blocks(const VitOptions& options, const std::string& key,
+                  const std::vector<int64_t>& blocks) {
+  for (const int64_t block : blocks) {
+    if (block >= 0 && block < options.depth) continue;
+    throw Error(key + ": block " + std::to_string(block) +
+                " is not there; the backbone has blocks 0 to " + std::to_string(options.depth - 1));
   }
 }
 

@@ -149,7 +149,9 @@ ByPhase by_phase(const Timing& timing, double unit_seconds) {
 Json bench(const Config& asked, int64_t steps, int64_t warmup, bool reference) {
   Config config = asked;
   QueryBackboneConfig& query = config.efficiency.query_backbone;
-  if (reference && query.name.empty()) query = {config.backbone.name, config.backbone.weights};
+  if (reference && query.name.empty()) {
+    query = {config.backbone.name, config.backbone.weights, config.backbone.weights_key};
+  }
   config.train.iterations = warmup + steps;
   config.train.epochs = std::max<int64_t>(config.train.epochs, 1 << 20);
   config.train.drop_last = true;  // every measured step is of a whole batch
