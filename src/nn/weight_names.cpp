@@ -134,7 +134,8 @@ class Renamer {
   void add(const std::string& name, const std::string& full, const torch::Tensor& tensor) {
     std::string block, rest;
     if (has_any_prefix(name, family_.left_out)) {
-      left_out_.push_back(full);
+      // Nothing is said of a classifier's layers, as of head.* later on.
+      if (!has_prefix(name, "pre_logits")) left_out_.push_back(full);
     } else if (!(split_block(family_, name, block, rest) &&
                  translated(family_.block, rest, block, full, tensor)) &&
                !translated(family_.outside, name, "", full, tensor)) {
