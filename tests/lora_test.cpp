@@ -73,9 +73,11 @@ class BesideTheFrozenVit : public ::testing::Test {
   }
   static void expect_same(const Result& actual, const Result& expected, double tolerance = 2e-5) {
     expect_close(actual.features, expected.features, "features", tolerance);
+    // Through all blocks in another order of sums, which the number of threads moves, too.
+    const double of_gradients = std::max(tolerance, 5e-5);
     for (size_t i = 0; i < actual.gradients.size(); ++i) {
       expect_close(actual.gradients[i], expected.gradients[i], "gradient " + std::to_string(i),
-                   tolerance);
+                   of_gradients);
     }
   }
 

@@ -186,7 +186,8 @@ inline std::string small_experiment(const std::string& method, const std::string
          std::string(method == "finetune" || method == "slca" ? "all" : "none") +
          "}\n"
          "method: {name: " +
-         method + (method == "coda_prompt" ? ", pool_size: 30" : "") +  // a width of 96 holds 96
+         method +
+         (method == "coda_prompt" || method == "cps_prompt" ? ", pool_size: 30" : "") +  // of 96
          "}\n"
          "train: {epochs: 3, batch_size: 8, augment: none, checkpoint_seconds: 0}\n"
          "threads: 1\n" +
