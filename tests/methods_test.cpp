@@ -75,7 +75,9 @@ struct Subject {
                    EfficiencyConfig wish_ = {})
       : device(device_), wish(std::move(wish_)), section{name, YAML::Node(), "test", {}} {
     section.node["name"] = name;
-    if (name == "coda_prompt") section.node["pool_size"] = 30;  // a width of 96 holds 96
+    if (name == "coda_prompt" || name == "cps_prompt") {
+      section.node["pool_size"] = 30;  // a width of 96 holds 96
+    }
     try {
       make("none");
     } catch (const Error&) {  // a method that has nothing to train in a frozen backbone

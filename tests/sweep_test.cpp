@@ -94,7 +94,9 @@ TEST(SweepPlan, KnowsDataAndWeightsByTheirContent) {
     std::filesystem::create_directories(folder + name);
     write_text(folder + name + "/train.bin", std::string(3074, name[1] == 'c' ? '\4' : '\3'));
     write_text(folder + name + "/test.bin", std::string(3074, name[1] == 'c' ? '\4' : '\3'));
-    write_text(folder + name + ".pth", name[1] == 'c' ? "other" : "weights");
+    // Two safetensors without tensors.
+    write_text(folder + name + ".pth", name[1] == 'c' ? std::string("\3\0\0\0\0\0\0\0{ }", 11)
+                                                      : std::string("\2\0\0\0\0\0\0\0{}", 10));
   }
   const auto key = [&](const std::string& data, const std::string& weights) {
     options.set = {"dataset={name: cifar100, root: '" + folder + "/" + data + "'}",
