@@ -71,7 +71,7 @@ TEST(Offline, ScoringAmongAllClassesMovesOnlyTheClassIncrementalRows) {
     const std::string out = folder + "/" + classes;
     const Finished run =
         rep_command("run " + config + " -q --output " + out + " --set eval.classes=" + classes +
-                    " --set train.optimizer.lr=1e-6");  // unseen classes win now and then
+                    " --seed 2 --set train.optimizer.lr=1e-6");  // an unseen class wins
     EXPECT_EQ(run.exit_code, 0) << run.output;
     return read_json(out + "/result.json");
   };
