@@ -107,8 +107,9 @@ void shorten_openmp_spin(int argc, char** argv) {
   execv("/proc/self/exe", argv);  // returns only when it failed: then it goes on slower
 }
 
-/// A training step frees and takes the same large blocks again and again. By itself glibc hands each
-/// back to the kernel, which clears every page anew when it is next touched: a tenth of a step.
+/// A training step frees and takes the same large blocks again and again. By itself glibc hands
+/// each back to the kernel, which clears every page anew when it is next touched: a tenth of a
+/// step.
 void keep_freed_memory() {
 #ifdef __GLIBC__
   mallopt(M_MMAP_MAX, 0);

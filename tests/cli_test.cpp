@@ -44,11 +44,11 @@ INSTANTIATE_TEST_SUITE_P(
                  small_experiment("l2p").replace(small_experiment("l2p").find("tasks: 3"), 8,
                                                  "tasks: 7"),
                  "7"},
-        BadInput{"trainable",
-                 small_experiment("finetune")
-                     .replace(small_experiment("finetune").find("trainable: all"), 14,
-                              "trainable: 7"),
-                 "backbone.trainable: 7 is more than the 6 blocks of vit_nano"},
+        BadInput{
+            "trainable",
+            small_experiment("finetune")
+                .replace(small_experiment("finetune").find("trainable: all"), 14, "trainable: 7"),
+            "backbone.trainable: 7 is more than the 6 blocks of vit_nano"},
         BadInput{"top_k",
                  small_experiment("l2p").replace(small_experiment("l2p").find("name: l2p"), 9,
                                                  "name: l2p, top_k: 11"),
@@ -184,16 +184,17 @@ std::string pretrained_experiment(const std::string& folder, const std::string& 
              "dataset: {name: synthetic, classes: 4, train_per_class: 128, test_per_class: 2}\n"
              "backbone: {name: vit_nano}\nthreads: 1\ntrain: " +
                  pretrain + "\n");
-  return write_text(folder + "/c.yaml",
-                    edited(small_experiment("ncm"), "weights: random", "weights: 'pretrain:p.yaml'"));
+  return write_text(folder + "/c.yaml", edited(small_experiment("ncm"), "weights: random",
+                                               "weights: 'pretrain:p.yaml'"));
 }
 
 TEST(Pretraining, HappensOnceForRunsThatStartTogether) {
   const std::string folder = fresh_folder("pretrain_once");
   pretrained_experiment(folder, "{epochs: 1, iterations: 6, batch_size: 16}");
-  const Finished both = shell_command(
-      "cd " + folder + "; for i in 1 2 3; do " REP_EXECUTABLE
-      " run c.yaml --output $i >$i.log 2>&1 & done; wait; cat *.log");
+  const Finished both =
+      shell_command("cd " + folder +
+                    "; for i in 1 2 3; do " REP_EXECUTABLE
+                    " run c.yaml --output $i >$i.log 2>&1 & done; wait; cat *.log");
   size_t times = 0;
   for (size_t at = 0; (at = both.output.find("pretraining once", at)) != std::string::npos; ++at) {
     ++times;

@@ -402,9 +402,9 @@ TEST(Config, NamesATabAndAMissingBlank) {
   EXPECT_NE(parse_error("train:\n\tepochs: 3\n").find("line 2 is indented with a tab"),
             std::string::npos)
       << parse_error("train:\n\tepochs: 3\n");
-  for (const char* text : {"threads:1\nname: x\n", "name: x\nthreads:1\nseed: 2\n", "threads:1\n"}) {
-    EXPECT_NE(parse_error(text).find("write 'threads: 1'"), std::string::npos)
-        << parse_error(text);
+  for (const char* text :
+       {"threads:1\nname: x\n", "name: x\nthreads:1\nseed: 2\n", "threads:1\n"}) {
+    EXPECT_NE(parse_error(text).find("write 'threads: 1'"), std::string::npos) << parse_error(text);
   }
   EXPECT_NE(parse_error("train:\n  epochs:3\n").find("write 'epochs: 3'"), std::string::npos);
   EXPECT_NE(parse_error("train: {epochs:3}\n").find("write 'epochs: 3'"), std::string::npos)

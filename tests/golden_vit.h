@@ -16,15 +16,16 @@
 // The ViT-Ti and the batch that the reference numbers were made with, and how to compare with them.
 namespace rep::golden {
 
-/// u(seed, shape, e, off)[i] = off + k16(seed, i) 2^(e-15), row-major: exact in float. The one place
-/// where tests take seeds from.
+/// u(seed, shape, e, off)[i] = off + k16(seed, i) 2^(e-15), row-major: exact in float. The one
+/// place where tests take seeds from.
 inline torch::Tensor u(uint32_t seed, const std::vector<int64_t>& shape, int exponent = 0,
                        float offset = 0) {
   torch::Tensor tensor = torch::empty(shape);
   float* values = tensor.data_ptr<float>();
   const float unit = std::ldexp(1.0F, exponent - 15);
   for (int64_t i = 0; i < tensor.numel(); ++i) {
-    values[i] = offset + unit * static_cast<float>(k16(seed + seed_shift(), static_cast<uint32_t>(i)));
+    values[i] =
+        offset + unit * static_cast<float>(k16(seed + seed_shift(), static_cast<uint32_t>(i)));
   }
   return tensor;
 }
@@ -58,9 +59,8 @@ inline VisionTransformer make_vit(int64_t num_classes = 100) {
 
 /// Four images X(number) [4, 3, 224, 224], noise over coarse 16 x 16 squares, and labels.
 inline Batch batch(uint32_t number = 0, const std::vector<int64_t>& labels = {3, 1, 7, 0}) {
-  const torch::Tensor squares = u(1001 + 10 * number, {4, 3, 14, 14})
-                                    .repeat_interleave(16, 2)
-                                    .repeat_interleave(16, 3);
+  const torch::Tensor squares =
+      u(1001 + 10 * number, {4, 3, 14, 14}).repeat_interleave(16, 2).repeat_interleave(16, 3);
   Batch batch;
   batch.images = 0.5 * u(1000 + 10 * number, {4, 3, 224, 224}) + 0.5 * squares;
   batch.labels = torch::tensor(labels, torch::kInt64);

@@ -9,8 +9,8 @@
 #include <string>
 #include <thread>
 
-#include "nn/vit.h"
 #include "kernels/products.h"
+#include "nn/vit.h"
 #include "tensor/torch.h"
 
 namespace rep {

@@ -513,9 +513,9 @@ INSTANTIATE_TEST_SUITE_P(Registry, EveryMethod,
 
 TEST(Registry, KnowsTheMethodsThatScriptsRelyOn) {
   const auto names = Registry<MethodKind>::get().names();
-  for (const char* name : {"no_prompt", "linear_probe", "finetune", "joint", "l2p", "dualprompt",
-                           "coda_prompt", "inflora", "sd_lora", "aper", "ease", "apt", "os_prompt",
-                           "cps_prompt", "fecam"}) {
+  for (const char* name :
+       {"no_prompt", "linear_probe", "finetune", "joint", "l2p", "dualprompt", "coda_prompt",
+        "inflora", "sd_lora", "aper", "ease", "apt", "os_prompt", "cps_prompt", "fecam"}) {
     EXPECT_NE(std::find(names.begin(), names.end(), name), names.end()) << name;
   }
 }

@@ -259,8 +259,7 @@ TEST(ScheduleTest, CodaStaysAtTheBaseRateForTwoEpochs) {
   EXPECT_EQ(rates("coda", 1, 2), (std::vector<double>{1, 1}));
   EXPECT_EQ(rates("coda", 1, 3), (std::vector<double>{1, 1, third}));
   EXPECT_EQ(rates("coda_no_lag", 1, 1), (std::vector<double>{1}));
-  EXPECT_EQ(rates("coda_no_lag", 1, 3),
-            (std::vector<double>{1, third, std::cos(99 * M_PI / 200)}));
+  EXPECT_EQ(rates("coda_no_lag", 1, 3), (std::vector<double>{1, third, std::cos(99 * M_PI / 200)}));
 }
 
 TEST(ScheduleTest, CosineFallsToZeroAfterTheLastEpoch) {

@@ -89,8 +89,9 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"cps_prompt", "cps_prompt", false, 0.02},
                       Case{"fecam", "fecam", false, 0.02}, Case{"ncm", "ncm", false, 0.02},
                       Case{"pnn", "pnn", false, 0.05}, Case{"joint", "joint", false, 0.05},
-                      Case{"inflora", "inflora", true, 0.05}, Case{"sd_lora", "sd_lora", false, 0.05},
-                      Case{"aper", "aper", false, 0.05}, Case{"ease", "ease", false, 0.05}),
+                      Case{"inflora", "inflora", true, 0.05},
+                      Case{"sd_lora", "sd_lora", false, 0.05}, Case{"aper", "aper", false, 0.05},
+                      Case{"ease", "ease", false, 0.05}),
     [](const auto& test) { return std::string(test.param.name); });
 
 TEST(PlanLimit, JudgesBothSidesAndItsAdviceHolds) {

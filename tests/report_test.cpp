@@ -117,7 +117,8 @@ void give_matrix(const std::string& path, double accuracy) {
 }
 
 /// The same result with an identity of its own, as rep run writes it.
-void give_identity(const std::string& path, const Json& identity, const Json& config = Json::object()) {
+void give_identity(const std::string& path, const Json& identity,
+                   const Json& config = Json::object()) {
   Json result = read_json(path);
   result["identity"] = identity;
   result["config"].update(config);

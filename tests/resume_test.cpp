@@ -13,8 +13,8 @@ class KilledRun : public ::testing::TestWithParam<const char*> {};
 TEST_P(KilledRun, AfterKillsGivesTheResultOfAnUninterruptedRun) {
   const std::string method = GetParam();
   const std::string folder = fresh_folder("resume_" + method);
-  const std::string config = write_text(
-      folder + "/c.yaml", small_experiment(method, method == "l2p" ? kRepBlock : ""));
+  const std::string config =
+      write_text(folder + "/c.yaml", small_experiment(method, method == "l2p" ? kRepBlock : ""));
   const Finished straight = rep_command("run " + config + " -q --output " + folder + "/straight");
   ASSERT_EQ(straight.exit_code, 0) << straight.output;
 
@@ -92,7 +92,8 @@ Diverging diverge(const std::string& name, int weight_decay) {
   Diverging d{write_text(folder + "/c.yaml",
                          edited(small_experiment("finetune"), "checkpoint_seconds: 0",
                                 "checkpoint_seconds: 0, clip_norm: 0, optimizer: {name: sgd, lr: "
-                                "0.01, weight_decay: " + std::to_string(weight_decay) + "}")),
+                                "0.01, weight_decay: " +
+                                    std::to_string(weight_decay) + "}")),
               folder + "/out",
               {}};
   d.run = rep_command("run " + d.config + " -q --output " + d.output);
@@ -201,8 +202,9 @@ std::string put_cifar(const std::string& folder, int value) {
 }
 
 std::string on_cifar(const std::string& root, const std::string& more = "") {
-  return edited(edited(small_experiment("l2p", more), "dataset: {name: synthetic, classes: 6, "
-                                                      "train_per_class: 16, test_per_class: 4}",
+  return edited(edited(small_experiment("l2p", more),
+                       "dataset: {name: synthetic, classes: 6, "
+                       "train_per_class: 16, test_per_class: 4}",
                        "dataset: {name: cifar100, root: " + root + "}"),
                 "tasks: 3", "tasks: 2");
 }
@@ -231,7 +233,8 @@ TEST(Resume, RefusesOtherData) {
       write_text(folder + "/c.yaml", on_cifar(put_cifar(folder + "/data", 3)));
   ASSERT_EQ(signal_at_line(config, folder + "/out", 1, SIGKILL), 128 + SIGKILL);
   put_cifar(folder + "/data", 4);
-  const Finished resumed = rep_command("run " + config + " -q --resume --output " + folder + "/out");
+  const Finished resumed =
+      rep_command("run " + config + " -q --resume --output " + folder + "/out");
   EXPECT_EQ(resumed.exit_code, 1);
   EXPECT_NE(resumed.output.find("was made from other data"), std::string::npos) << resumed.output;
 }

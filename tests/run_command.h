@@ -53,8 +53,8 @@ inline Finished rep_command(const std::string& arguments) {
 /// Starts a run, or goes on with the one in `output`, and does not wait for it.
 inline pid_t start_run(const std::string& config, const std::string& output,
                        const std::vector<std::string>& more = {}) {
-  std::vector<std::string> words{REP_EXECUTABLE, "run", config, "--output", output, "-q",
-                                 "--resume"};
+  std::vector<std::string> words{REP_EXECUTABLE, "run", config,    "--output",
+                                 output,         "-q",  "--resume"};
   words.insert(words.end(), more.begin(), more.end());
   std::vector<char*> pointers;
   for (std::string& word : words) pointers.push_back(word.data());
@@ -93,8 +93,8 @@ inline int64_t lines_of(const std::string& path) {
 /// The same, when its metrics.jsonl has `lines` lines.
 inline int signal_at_line(const std::string& config, const std::string& output, int64_t lines,
                           int signal, const std::vector<std::string>& more = {}) {
-  return run_and_signal(config, output, signal,
-                        [&] { return lines_of(output + "/metrics.jsonl") >= lines; }, more);
+  return run_and_signal(
+      config, output, signal, [&] { return lines_of(output + "/metrics.jsonl") >= lines; }, more);
 }
 
 /// An empty folder of this test's own.

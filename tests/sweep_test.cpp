@@ -73,10 +73,10 @@ TEST(SweepPlan, KnowsARunByWhatItsNumbersDependOn) {
   SweepOptions options = sweep_of_one("sweep_keys");
   options.seeds = {1};
   const std::string key = plan(options).at(0).key;
-  for (const char* same : {"name=other", "threads=4", "device=cpu", "train.checkpoint_seconds=9",
-                           "train.epochs=3", "method={\"name\": l2p}", "seed=5",
-                           "method.top_k=5", "memory_limit=1GiB", "train.workers=3",
-                           "eval.offline_result=x.json", "dataset.train_per_class=16"}) {
+  for (const char* same :
+       {"name=other", "threads=4", "device=cpu", "train.checkpoint_seconds=9", "train.epochs=3",
+        "method={\"name\": l2p}", "seed=5", "method.top_k=5", "memory_limit=1GiB",
+        "train.workers=3", "eval.offline_result=x.json", "dataset.train_per_class=16"}) {
     options.set = {same};
     EXPECT_EQ(plan(options).at(0).key, key) << same;
   }
@@ -298,10 +298,9 @@ TEST(Sweep, SaysWhatSlurmLacksInASentence) {
 
 TEST(Sweep, PrintsTheBatchScriptInADryRun) {
   const SweepOptions options = sweep_of_one("sweep_dry_slurm");
-  const Finished dry =
-      shell_command("PATH=/usr/bin:/bin " REP_EXECUTABLE " sweep " + options.configs[0] +
-                    " --seeds 1,2 --engine slurm --time 4:00:00 --dry-run --output " +
-                    options.output);
+  const Finished dry = shell_command(
+      "PATH=/usr/bin:/bin " REP_EXECUTABLE " sweep " + options.configs[0] +
+      " --seeds 1,2 --engine slurm --time 4:00:00 --dry-run --output " + options.output);
   EXPECT_EQ(dry.exit_code, 0) << dry.output;
   EXPECT_EQ(dry.output.rfind("#!/bin/bash\n#SBATCH --job-name=rep-sweep\n#SBATCH --array=0-1\n", 0),
             0U)

@@ -1,9 +1,9 @@
 #include <algorithm>
 
-#include "golden.h"
-#include "nn/weights.h"
 #include "formats/npz.h"
 #include "formats/safetensors.h"
+#include "golden.h"
+#include "nn/weights.h"
 #include "weight_files.h"
 
 namespace rep {

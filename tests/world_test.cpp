@@ -118,8 +118,8 @@ TEST_P(TwoProcesses, LearnWhatOneLearns) {
 
 INSTANTIATE_TEST_SUITE_P(Methods, TwoProcesses,
                          ::testing::Values("l2p", "dualprompt", "coda_prompt", "finetune", "ewc",
-                                           "inflora", "sd_lora", "aper", "ease", "apt",
-                                           "os_prompt", "cps_prompt"));
+                                           "inflora", "sd_lora", "aper", "ease", "apt", "os_prompt",
+                                           "cps_prompt"));
 
 // Sums of bits are the same, the values are not.
 TEST(World, SeesValuesThatDifferInTheirOrderAlone) {

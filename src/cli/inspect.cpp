@@ -245,9 +245,10 @@ void add_inspect_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "inspect", "Tensors of a weight file or checkpoint, or the summary of a result");
   command
-      ->add_option("file", arguments->file,
-                   "Weights or checkpoint (safetensors, npz, PyTorch's, an index of shards), result.json, "
-                   "or a run's folder")
+      ->add_option(
+          "file", arguments->file,
+          "Weights or checkpoint (safetensors, npz, PyTorch's, an index of shards), result.json, "
+          "or a run's folder")
       ->required();
   command
       ->add_option("--key", arguments->key,

@@ -100,8 +100,7 @@ void add_sweep_command(CLI::App& app) {
       "stopped. One run that fails does not stop the others.\n"
       "Example: rep sweep configs/cifar100/l2p.yaml configs/cifar100/er.yaml --seeds 1,2,3 \\\n"
       "           --grid train.optimizer.lr=0.001,0.01 --output results/rates");
-  CLI::Option* configs =
-      command->add_option("configs", options.configs, "Experiments (YAML)");
+  CLI::Option* configs = command->add_option("configs", options.configs, "Experiments (YAML)");
   command
       ->add_option("--grid", options.grid,
                    "Try these values of a key, each with each other's; commas within [], {} or "
@@ -128,8 +127,7 @@ void add_sweep_command(CLI::App& app) {
   add_slurm_options(*command, *arguments);
   command
       ->add_option_function<std::string>(
-          "--status",
-          [arguments](const std::string& output) { arguments->status = output; },
+          "--status", [arguments](const std::string& output) { arguments->status = output; },
           "How far each run of the sweep into this folder is: new, queued, running, unfinished, "
           "failed (and why) or finished")
       ->type_name("OUTPUT")

@@ -123,7 +123,8 @@ std::string likely_cause(const std::string& text, const YAML::Mark& mark) {
     }
     const std::string key = words.substr(0, words.find('#'));
     const size_t colon = key.find(':');
-    if (colon != std::string::npos && colon + 1 < key.size() && !std::isspace(static_cast<unsigned char>(key[colon + 1])) &&
+    if (colon != std::string::npos && colon + 1 < key.size() &&
+        !std::isspace(static_cast<unsigned char>(key[colon + 1])) &&
         key.find_first_of("\"'{[") == std::string::npos) {
       return "; line " + number + " lacks a blank after its colon: write '" +
              key.substr(0, colon + 1) + " " + key.substr(colon + 1) + "'";

@@ -37,16 +37,16 @@ struct StreamConfig {
 /// A vision transformer (nn/vit.h) or ResNet and where its weights come from.
 struct BackboneConfig {
   std::string name = "vit_base_patch16_224";
-  std::string weights;             // a file (safetensors, npz, pth), or "random" to say so by name
-  std::string weights_key;         // the part of the file: a checkpoint's key (teacher), or what its
-                                   // tensors' names begin with; "": the usual one
+  std::string weights;      // a file (safetensors, npz, pth), or "random" to say so by name
+  std::string weights_key;  // the part of the file: a checkpoint's key (teacher), or what its
+                            // tensors' names begin with; "": the usual one
   std::string normalise = "none";  // none: pixels stay in [0, 1]; imagenet; cifar; clip; half: mean
                                    // and std 0.5
   std::string positions = "auto";  // how they are resampled to another size: bicubic |
                                    // bicubic_offset | bicubic_antialias; auto: as its authors do
-  std::string feature = "auto";    // class | class_and_distillation | patches (their mean); auto: as
-                                   // the name says
-  int64_t image_size = 0;          // 0: as the name says
+  std::string feature = "auto";  // class | class_and_distillation | patches (their mean); auto: as
+                                 // the name says
+  int64_t image_size = 0;        // 0: as the name says
   int64_t patch_size = 0;
   int64_t width = 64;              // resnet18: channels of the first stage
   std::string stem = "auto";       // resnet18: cifar | imagenet | auto, by image size
@@ -90,15 +90,15 @@ struct QueryBackboneConfig {
 /// AToM (REP Algorithm 1) and its alternatives: ToMe (nn/token_merging.h), and patches that are
 /// left out before the first block, by CPS or PatchDropout (nn/patch_sampling.h).
 struct TokenMergingConfig {
-  std::string kind = "none";            // none | atom | tome | cps | patch_dropout
-  int64_t n = 8;                        // ToMe's tokens merged a block; AToM's r_max is 2 n
-  std::string when = "train";           // train | always: also at test, where tokens merge
-  double ratio = 0.4;                   // cps, patch_dropout: share of the patches left out
-  double temperature = 0.1;             // cps: tau of the softmax over scores
+  std::string kind = "none";              // none | atom | tome | cps | patch_dropout
+  int64_t n = 8;                          // ToMe's tokens merged a block; AToM's r_max is 2 n
+  std::string when = "train";             // train | always: also at test, where tokens merge
+  double ratio = 0.4;                     // cps, patch_dropout: share of the patches left out
+  double temperature = 0.1;               // cps: tau of the softmax over scores
   std::string score = "attention_value";  // cps: [CLS]'s attention times values' norms | attention
   std::string pick = "sample";            // cps: sample | topk
-  bool proportional_attention = false;  // add log(token size) to the attention logits
-  bool size_weighted = true;            // merged token = size-weighted mean; false: plain mean
+  bool proportional_attention = false;    // add log(token size) to the attention logits
+  bool size_weighted = true;              // merged token = size-weighted mean; false: plain mean
   template <class Visitor>
   void fields(Visitor&& visit) {
     visit("kind", kind, one_of({"none", "atom", "tome", "cps", "patch_dropout"}));
@@ -203,10 +203,10 @@ struct TrainConfig {
   std::string schedule = "constant";  // constant | cosine | coda | coda_no_lag (scheduled_lr in
                                       // tensor/optimizer.h)
   DecoupledConfig decoupled;
-  double clip_norm = 1.0;             // L2 norm over all trained parameters; 0: no clipping
-  std::string augment = "l2p";        // data/augment.h: l2p | coda | crop | none
-  int64_t workers = 1;                // loader threads
-  double checkpoint_seconds = 60;     // how often a task in training is saved
+  double clip_norm = 1.0;          // L2 norm over all trained parameters; 0: no clipping
+  std::string augment = "l2p";     // data/augment.h: l2p | coda | crop | none
+  int64_t workers = 1;             // loader threads
+  double checkpoint_seconds = 60;  // how often a task in training is saved
   template <class Visitor>
   void fields(Visitor&& visit) {
     visit("epochs", epochs, at_least(1));

@@ -21,8 +21,8 @@ class Error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// A loss, a parameter or a prediction is not finite: the run stops, and its folder goes back to the
-/// last checkpoint that is known to be good. Says what may help.
+/// A loss, a parameter or a prediction is not finite: the run stops, and its folder goes back to
+/// the last checkpoint that is known to be good. Says what may help.
 class Diverged : public Error {
  public:
   explicit Diverged(const std::string& what)

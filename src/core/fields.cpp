@@ -79,8 +79,9 @@ FieldReader::FieldReader(YAML::Node node, std::string file, std::string path,
       known_(std::move(ignored)) {
   // Nothing is an empty mapping: a block whose every line is commented out.
   if (!node_.IsMap() && !node_.IsNull()) {
-    fail(node_, path_, "expected a mapping of keys to values, got " + describe(node_) +
-                           (node_.IsScalar() ? missing_blank(node_.Scalar(), {}) : ""));
+    fail(node_, path_,
+         "expected a mapping of keys to values, got " + describe(node_) +
+             (node_.IsScalar() ? missing_blank(node_.Scalar(), {}) : ""));
   }
 }
 
@@ -174,8 +175,9 @@ void FieldReader::check(const YAML::Node& node, const std::string& key, double v
 void FieldReader::check(const YAML::Node& node, const std::string& key, double value,
                         Below c) const {
   if (value >= c.low && value < c.high) return;
-  fail(node, dotted(key), "must be at least " + tidy(c.low) + " and below " + tidy(c.high) +
-                              ", got " + describe(node));
+  fail(
+      node, dotted(key),
+      "must be at least " + tidy(c.low) + " and below " + tidy(c.high) + ", got " + describe(node));
 }
 
 void FieldReader::check(const YAML::Node& node, const std::string& key, const std::string& value,

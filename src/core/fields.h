@@ -70,9 +70,9 @@ inline Doc doc(const char* text, const char* unit = "", const char* source = "")
 }
 
 template <class A>
-inline constexpr bool is_bound_v = std::is_same_v<A, AtLeast> || std::is_same_v<A, Above> ||
-                                   std::is_same_v<A, Between> || std::is_same_v<A, Below> ||
-                                   std::is_same_v<A, OneOf>;
+inline constexpr bool is_bound_v =
+    std::is_same_v<A, AtLeast> || std::is_same_v<A, Above> || std::is_same_v<A, Between> ||
+    std::is_same_v<A, Below> || std::is_same_v<A, OneOf>;
 template <class A>
 inline constexpr bool is_path_v = std::is_same_v<A, PathOfInput> || std::is_same_v<A, OtherPath>;
 template <class A>
@@ -89,8 +89,8 @@ inline constexpr const char* kOverrideTag = "--set ";
 /// The options stay YAML until whoever registered `name` reads them with read_section.
 struct Section {
   std::string name;
-  YAML::Node node;    // the whole map, `name` included
-  std::string where;  // "l2p.yaml: method" (file, dotted key), for messages
+  YAML::Node node;           // the whole map, `name` included
+  std::string where;         // "l2p.yaml: method" (file, dotted key), for messages
   Json effective = nullptr;  // every option with its value, filled when the options were read
   Json identity = nullptr;   // the same, of those that are part of a run's identity
 };

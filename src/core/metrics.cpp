@@ -80,9 +80,8 @@ double omega(const AccuracyMatrix& m) {
 
 /// (1/T) sum_t (1/t) sum_{i<=t} a[t][i]
 double average_incremental_accuracy(const AccuracyMatrix& m) {
-  return mean_over_rows(m, [&](size_t t) {
-    return mean_over(m, t + 1, [&](size_t i) { return m.a[t][i]; });
-  });
+  return mean_over_rows(
+      m, [&](size_t t) { return mean_over(m, t + 1, [&](size_t i) { return m.a[t][i]; }); });
 }
 
 /// (1/(T-1)) sum_{i<T} (max_{t<=T} a[t][i] - a[T][i]); the last row is among the maxima, so >= 0.

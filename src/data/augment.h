@@ -15,7 +15,8 @@ struct Normalisation {
   float mean[3] = {0, 0, 0};
   float std[3] = {1, 1, 1};
 };
-/// none | imagenet | cifar (CIFAR-100, as Mammoth) | clip (OpenAI) | half. Throws Error for another name.
+/// none | imagenet | cifar (CIFAR-100, as Mammoth) | clip (OpenAI) | half. Throws Error for another
+/// name.
 Normalisation normalisation(const std::string& name);
 
 /// torchvision's RandomResizedCrop: a region of `min_scale` to 1 of the image's area, of ratio 3/4

@@ -83,9 +83,8 @@ struct FrozenMlp : torch::autograd::Function<FrozenMlp> {
       add_product(out.flatten(0, -2), hidden, part.fc2.t());
       beside.fc2.add(out.flatten(0, -2), hidden);
     });
-    const torch::autograd::variable_list fixed{memory.rows, memory.scales, w.norm.weight,
-                                               w.norm.bias, w.fc1,         w.fc1_bias,
-                                               w.fc2,       w.gamma};
+    const torch::autograd::variable_list fixed{
+        memory.rows, memory.scales, w.norm.weight, w.norm.bias, w.fc1, w.fc1_bias, w.fc2, w.gamma};
     ctx->save_for_backward(Beside::both(Beside::both(fixed, befores), beside.kept()));
     ctx->saved_data["eps"] = w.norm.eps;
     ctx->saved_data["gelu"] = static_cast<int64_t>(w.gelu);
@@ -191,8 +190,8 @@ torch::Tensor residual_mlp(const torch::Tensor& x, torch::nn::LayerNorm& norm, M
     TORCH_CHECK(fc1.empty() && fc2.empty(), "pairs stand beside an MLP that is frozen");
     return op_by_op(x, norm, mlp, gamma);
   }
-  const Weights weights{numbers_of(norm),  mlp->fc1->weight, mlp->fc1->bias,
-                        mlp->fc2->weight, gamma,            mlp->gelu};
+  const Weights weights{numbers_of(norm), mlp->fc1->weight, mlp->fc1->bias, mlp->fc2->weight, gamma,
+                        mlp->gelu};
   const LowRankProducts one(fc1), two(scaled(fc2, gamma));
   return FrozenMlp::apply(x.contiguous(), weights, mlp->fc2->bias, recompute,
                           at::TensorList(one.tensors()), one.firsts(),

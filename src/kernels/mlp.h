@@ -21,8 +21,8 @@ LowRankPairs scaled(LowRankPairs pairs, const torch::Tensor& gamma);
 /// x + gamma mlp(norm(x)), x [B, N, D]; gamma [D] is LayerScale's (Touvron et al., arXiv
 /// 2103.17239), 1 where undefined. Where nothing of it trains, one step forward and one backward:
 /// the sum is made in place and nothing but x and the GELU's input [B, N, hidden] is kept for the
-/// gradient of x, and of that input at most the share `recompute` (0 to 1) is computed again instead
-/// of kept. Pairs stand beside fc1 and fc2 and may train.
+/// gradient of x, and of that input at most the share `recompute` (0 to 1) is computed again
+/// instead of kept. Pairs stand beside fc1 and fc2 and may train.
 torch::Tensor residual_mlp(const torch::Tensor& x, torch::nn::LayerNorm& norm, Mlp& mlp,
                            double recompute, const torch::Tensor& gamma = {},
                            const LowRankPairs& fc1 = {}, const LowRankPairs& fc2 = {});

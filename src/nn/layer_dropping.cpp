@@ -63,9 +63,8 @@ Drops draw_drops(const LayerDroppingConfig& config, const std::vector<int64_t>& 
   for (int64_t l = 0; l < depth; ++l) {
     const auto i = static_cast<size_t>(l);
     // The published code's clock ticks once a block and never goes back.
-    const double t = config.time == "block"
-                         ? now * static_cast<double>(depth) + static_cast<double>(l)
-                         : now;
+    const double t =
+        config.time == "block" ? now * static_cast<double>(depth) + static_cast<double>(l) : now;
     const double theta = keep_ratio(config.min_keep, config.decay, t);
     const int64_t own = std::min(merge[i], left / 2);
     if (config.kind == "ald") {

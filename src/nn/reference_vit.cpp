@@ -52,8 +52,7 @@ torch::Tensor reference_residual_mlp(const torch::Tensor& x, torch::nn::LayerNor
   const torch::Tensor before = reference_normed_linear(x, norm, mlp->fc1, fc1, {});
   const torch::Tensor hidden =
       mlp->gelu == Gelu::kExact ? torch::gelu(before) : before * torch::sigmoid(1.702 * before);
-  const torch::Tensor out =
-      reference_linear(hidden, folded(mlp->fc2->weight, fc2), mlp->fc2->bias);
+  const torch::Tensor out = reference_linear(hidden, folded(mlp->fc2->weight, fc2), mlp->fc2->bias);
   return gamma.defined() ? x + gamma * out : x + out;
 }
 

@@ -79,7 +79,8 @@ torch::Tensor pick(const torch::Tensor& x, const torch::Tensor& kept) {
 
 // Merges r image tokens of the stream; the sizes of what each token stands for go along.
 void merge(TokenStream& stream, const torch::Tensor& metric, int64_t r, bool size_weighted) {
-  const Matching matching = match_tokens(metric, r, /*class_token=*/true, stream.before_image() - 1);
+  const Matching matching =
+      match_tokens(metric, r, /*class_token=*/true, stream.before_image() - 1);
   if (matching.r == 0) return;
   const torch::Tensor sizes = stream.sizes.defined()
                                   ? stream.sizes
@@ -212,8 +213,7 @@ VisionTransformerImpl::VisionTransformerImpl(const VitOptions& options_) : optio
               " heads");
   cls_token = register_parameter("cls_token", torch::randn({1, 1, D}) * 1e-6);
   pos_embed = register_parameter(
-      "pos_embed",
-      torch::randn({1, options.position_tokens() + options.num_patches(), D}) * 0.02);
+      "pos_embed", torch::randn({1, options.position_tokens() + options.num_patches(), D}) * 0.02);
   if (options.distilled) dist_token = register_parameter("dist_token", torch::zeros({1, 1, D}));
   if (options.registers > 0) {
     reg_token = register_parameter("reg_token", torch::zeros({1, options.registers, D}));

@@ -41,8 +41,8 @@ struct VitOptions {
   int64_t mlp_ratio = 4;
   int64_t num_classes = 0;  // 0: no head of its own
   double layer_norm_eps = 1e-6;
-  bool layer_scale = false;    // x + gamma * branch (Touvron 2103.17239); blocks.N.ls1, ls2
-  bool norm_pre = false;       // of all tokens before block 0
+  bool layer_scale = false;  // x + gamma * branch (Touvron 2103.17239); blocks.N.ls1, ls2
+  bool norm_pre = false;     // of all tokens before block 0
   bool patch_bias = true;
   bool class_position = true;  // [CLS] has a row of pos_embed
   bool distilled = false;      // a second token, with a position, that learned from a teacher
@@ -94,8 +94,7 @@ struct AttentionImpl : torch::nn::Module {
   torch::Tensor forward(const torch::Tensor& x, torch::nn::LayerNorm& norm,
                         const torch::Tensor& prefix, const torch::Tensor& class_offset,
                         const torch::Tensor& log_sizes, TokenRange queries, torch::Tensor* metric,
-                        PatchScoreRequest* scores,
-                        const BlockBranches& branches = {});
+                        PatchScoreRequest* scores, const BlockBranches& branches = {});
   const VitOperations* operations = &kFusedOperations;
   int64_t heads;
   torch::nn::Linear qkv{nullptr}, proj{nullptr};
@@ -171,7 +170,7 @@ struct VisionTransformerImpl : Backbone {
   const VitOperations& compute_with(const VitOperations& operations);
 
   const VitOptions options;
-  torch::Tensor cls_token, pos_embed;  // [1, 1, D], [1, position_tokens + patches, D]
+  torch::Tensor cls_token, pos_embed;   // [1, 1, D], [1, position_tokens + patches, D]
   torch::Tensor dist_token, reg_token;  // [1, 1, D], [1, registers, D]; where there are some
   PatchEmbed patch_embed{nullptr};
   torch::nn::LayerNorm norm_pre{nullptr};  // only where options.norm_pre

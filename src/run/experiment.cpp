@@ -67,10 +67,10 @@ Json make_head(const Session& session, const Json& run_identity) {
       {"test_images", session.test->size()},
       {"fingerprint", session.train->fingerprint() + "-" + session.test->fingerprint()}};
   Json head{
-      {"name", config.name},        {"rep", {{"version", REP_VERSION}, {"revision", REP_REVISION}}},
-      {"libtorch", TORCH_VERSION},  {"device", describe_device(learner.device)},
-      {"started", now_utc()},       {"config", to_json(config)},
-      {"identity", run_identity},   {"inputs", std::move(inputs)}};
+      {"name", config.name},       {"rep", {{"version", REP_VERSION}, {"revision", REP_REVISION}}},
+      {"libtorch", TORCH_VERSION}, {"device", describe_device(learner.device)},
+      {"started", now_utc()},      {"config", to_json(config)},
+      {"identity", run_identity},  {"inputs", std::move(inputs)}};
   if (learner.world->size() > 1) head["device"]["processes"] = learner.world->size();
   if (Json notes = notes_on(session); !notes.empty()) head["notes"] = std::move(notes);
   return head;
@@ -147,15 +147,16 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
       learner.images->set_task(task);
       if (!position.trained) {
         if (position.iteration == 0) {
-          result.begin_task(task, session.train->class_names(), learner.efficiency->planner.blocks());
+          result.begin_task(task, session.train->class_names(),
+                            learner.efficiency->planner.blocks());
           learner.method->begin_task(task);
           result.set_parameters(learner.parameters());
         }
         train_task(session, task, position, observers);
         learner.method->end_task(task);
         options.world->expect_equal(learner.method->parameters(), "the parameters after a task");
-        // The task's images are never seen again by the learner past this line: only what the method
-        // itself stored.
+        // The task's images are never seen again by the learner past this line: only what the
+        // method itself stored.
         result.finish_training(position.iteration, position.macs, learner.state_bytes());
         position.trained = true;
         checkpoints.save();

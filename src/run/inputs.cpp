@@ -37,10 +37,10 @@ void add_class_order(const Config& config, Json& digests) {
 std::string digest_of_path(const std::string& weights) {
   const std::string prefix = kPretrainPrefix;
   if (weights.rfind(prefix, 0) == 0) {
-    return prefix + std::filesystem::path(
-                        pretrained_path(read_pretraining(weights.substr(prefix.size()))))
-                        .stem()
-                        .string();
+    return prefix +
+           std::filesystem::path(pretrained_path(read_pretraining(weights.substr(prefix.size()))))
+               .stem()
+               .string();
   }
   return weights == kRandom ? kRandom : digest_of_weight_file(weights);
 }
@@ -65,8 +65,8 @@ Json input_digests(const Config& config, const Json& loaded, const Dataset& trai
   return digests;
 }
 
-const std::string& InputDigests::once(const std::string& key,
-                                      std::string (*digest)(const Config&), const Config& config) {
+const std::string& InputDigests::once(const std::string& key, std::string (*digest)(const Config&),
+                                      const Config& config) {
   const auto known = known_.find(key);
   if (known != known_.end()) return known->second;
   std::string value;
@@ -79,9 +79,10 @@ const std::string& InputDigests::once(const std::string& key,
 }
 
 Json InputDigests::operator()(const Config& config) {
-  Json digests{{"weights", once(config.backbone.weights,
-                                [](const Config& c) { return digest_of_path(c.backbone.weights); },
-                                config)}};
+  Json digests{
+      {"weights", once(
+                      config.backbone.weights,
+                      [](const Config& c) { return digest_of_path(c.backbone.weights); }, config)}};
   const QueryBackboneConfig& query = config.efficiency.query_backbone;
   if (!query.name.empty()) {
     digests["query_weights"] = once(

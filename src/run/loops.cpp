@@ -257,9 +257,9 @@ Correct evaluate(Session& session, const Task& task, int64_t seen, const Observe
     correct.images += batch.size();
     for (Observer* one : observers) one->after_test_batch();
   }
-  torch::Tensor all = torch::tensor({class_hits.item<int64_t>(), task_hits.item<int64_t>(),
-                                     correct.images, static_cast<int64_t>(signal_arrived()),
-                                     nans.item<int64_t>()});
+  torch::Tensor all =
+      torch::tensor({class_hits.item<int64_t>(), task_hits.item<int64_t>(), correct.images,
+                     static_cast<int64_t>(signal_arrived()), nans.item<int64_t>()});
   learner.world->sum(all);
   if (all[3].item<int64_t>() > 0) interrupt();  // before the next task's test, or after a step
   if (all[4].item<int64_t>() > 0) {

@@ -214,8 +214,8 @@ Json Result::cost_json() const {
   for (const Json& task : tasks_) iterations += task["iterations"].get<int64_t>();
   Json per_iteration{
       {"seconds_median", step_seconds_.empty() ? Json(nullptr) : Json(median(step_seconds_))},
-      {"flops_mean", 2 * static_cast<double>(step_macs) /
-                         static_cast<double>(std::max<int64_t>(1, iterations))},
+      {"flops_mean",
+       2 * static_cast<double>(step_macs) / static_cast<double>(std::max<int64_t>(1, iterations))},
       {"tokens_mean",
        executions == 0 ? 0.0 : static_cast<double>(tokens) / static_cast<double>(executions)},
       {"blocks_mean", per_step(executions)},

@@ -99,8 +99,7 @@ RunFolder::RunFolder(std::string path, bool resume, const Config& config, Json i
                 "--output");
   }
   if (finished) fs::rename(result_path(), path_ + "/result.previous.json", ignored);
-  for (const std::string& old :
-       {checkpoint_path(), good_path(), diverged_path(), metrics_path()}) {
+  for (const std::string& old : {checkpoint_path(), good_path(), diverged_path(), metrics_path()}) {
     fs::remove(old, ignored);
   }
 }

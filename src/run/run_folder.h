@@ -36,8 +36,7 @@ class RunFolder {
   /// finished result is kept as result.previous.json. `identity`: what may not differ between a run
   /// and its resume. Throws Error.
   /// A process that does not write (`writes` false) reads what another one wrote.
-  RunFolder(std::string path, bool resume, const Config& config, Json identity,
-            bool writes = true);
+  RunFolder(std::string path, bool resume, const Config& config, Json identity, bool writes = true);
 
   /// Reads the checkpoint, when there is one, into the parts of the run; false when there is none.
   /// Throws Error when it is another run's (in configuration, weights, data or threads) or of

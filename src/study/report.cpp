@@ -61,10 +61,9 @@ Settings identity_of_old(const Run& run) {
   for (const Json& field : kFields) {
     if (field["identity"] != true) identity.erase(field["key"].get<std::string>());
   }
-  for (const auto& [key, pointer] :
-       {std::pair{"inputs.dataset", "/inputs/dataset/fingerprint"},
-        {"inputs.weights", "/inputs/weights/sha256"},
-        {"inputs.query_weights", "/inputs/query_weights/sha256"}}) {
+  for (const auto& [key, pointer] : {std::pair{"inputs.dataset", "/inputs/dataset/fingerprint"},
+                                     {"inputs.weights", "/inputs/weights/sha256"},
+                                     {"inputs.query_weights", "/inputs/query_weights/sha256"}}) {
     const Json::json_pointer at(pointer);
     if (run.result.contains(at)) identity[key] = as_text(run.result[at]);
   }
@@ -275,11 +274,11 @@ Table make_table(const std::vector<Run>& all, const ReportOptions& options) {
 
   // What the reader has to know: what was equal, and what differs without having a column.
   std::string equal;
-  for (const char* key : {"dataset.name", "dataset.limit_train", "dataset.limit_test",
-                          "stream.tasks", "stream.class_order", "backbone.name", "train.epochs",
-                          "train.iterations", "train.batch_size", "train.optimizer.name",
-                          "train.optimizer.lr", "train.schedule", "train.augment", "precision",
-                          "eval.classes"}) {
+  for (const char* key :
+       {"dataset.name", "dataset.limit_train", "dataset.limit_test", "stream.tasks",
+        "stream.class_order", "backbone.name", "train.epochs", "train.iterations",
+        "train.batch_size", "train.optimizer.name", "train.optimizer.lr", "train.schedule",
+        "train.augment", "precision", "eval.classes"}) {
     const std::string value = get(runs.front()->settings, key);
     if (!keys.count(key) || differing.count(key) || value.empty() || value == "0") continue;
     if (key == std::string("eval.classes") && value == "seen") continue;  // as everywhere

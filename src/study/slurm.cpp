@@ -23,7 +23,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kJobsBytes = size_t{64} << 20;  // of a jobs.json
-constexpr int kNotFound = 127;                  // a shell's exit code for a missing program
+constexpr int kNotFound = 127;                   // a shell's exit code for a missing program
 
 /// What a job does. `case` chooses its run, `save_seconds` before the time is up USR1 comes.
 constexpr char kScriptHead[] = R"(

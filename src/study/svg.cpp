@@ -99,9 +99,9 @@ std::string line(double x1, double y1, double x2, double y2, const std::string& 
 
 std::string marker(double x, double y, const SeriesStyle& style) {
   const std::string colour = colour_of(style), kind = marker_of(style);
-  const std::string fill = style.variant == 0
-                               ? " fill=\"" + colour + "\"/>\n"
-                               : " fill=\"#ffffff\" stroke=\"" + colour + "\" stroke-width=\"1.4\"/>\n";
+  const std::string fill =
+      style.variant == 0 ? " fill=\"" + colour + "\"/>\n"
+                         : " fill=\"#ffffff\" stroke=\"" + colour + "\" stroke-width=\"1.4\"/>\n";
   const auto polygon = [&](const std::vector<std::array<double, 2>>& corners) {
     std::string points;
     for (const auto& [dx, dy] : corners) points += number(x + dx) + "," + number(y + dy) + " ";
@@ -141,7 +141,8 @@ std::string joined_points(const ChartSeries& series, const Scale& x, const Scale
     text += "<polygon class=\"band\" points=\"" + above + below + "\" fill=\"" +
             colour_of(series.style) + "\" fill-opacity=\"0.16\"/>\n";
   }
-  return text + "<polyline points=\"" + path + "\" fill=\"none\"" + stroke_of(series.style, 1.8) + "/>\n";
+  return text + "<polyline points=\"" + path + "\" fill=\"none\"" + stroke_of(series.style, 1.8) +
+         "/>\n";
 }
 
 std::string error_bars(const ChartSeries& series, const Scale& x, const Scale& y) {
@@ -210,7 +211,8 @@ std::string legend_line(const Chart& chart, const ChartSeries& series, int64_t p
   }
   std::string text = "<g><title>" + xml_text(series.label) + "</title>\n";
   if (chart.joined) text += line(kLegend, y, kLegend + 30, y, stroke_of(series.style, 1.8));
-  return text + marker(kLegend + 15, y, series.style) + text_at(kLegend + 38, y + 4, label, "") + "</g>\n";
+  return text + marker(kLegend + 15, y, series.style) + text_at(kLegend + 38, y + 4, label, "") +
+         "</g>\n";
 }
 
 }  // namespace

@@ -15,8 +15,8 @@
 namespace rep {
 namespace {
 
-constexpr size_t kKeyLength = 10;     // hexadecimal digits: 40 bits, for thousands of runs
-constexpr size_t kMaxName = 160;      // of the readable part; file systems allow 255 in all
+constexpr size_t kKeyLength = 10;  // hexadecimal digits: 40 bits, for thousands of runs
+constexpr size_t kMaxName = 160;   // of the readable part; file systems allow 255 in all
 
 struct GridAxis {
   std::string key;
