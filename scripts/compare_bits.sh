@@ -30,7 +30,7 @@ experiment() {  # METHOD AUGMENT [EFFICIENCY]
   case $1 in
     er) trainable=1 extra=', buffer_size: 20' ;;
     icarl) extra=', buffer_size: 20' ;;
-    coda_prompt) extra=', pool_size: 30' ;;  # no more components than the width
+    coda_prompt | cps_prompt | os_prompt) extra=', pool_size: 30' ;;  # no more components than the width
   esac
   echo "name: bits
 dataset: {name: synthetic, classes: 6, train_per_class: 18, test_per_class: 4}

@@ -8,6 +8,7 @@
 #include <limits>
 #include <map>
 
+#include "component_pools.h"
 #include "methods/method.h"
 #include "other_device.h"
 #include "tensor/optimizer.h"
@@ -75,9 +76,7 @@ struct Subject {
                    EfficiencyConfig wish_ = {})
       : device(device_), wish(std::move(wish_)), section{name, YAML::Node(), "test", {}} {
     section.node["name"] = name;
-    if (name == "coda_prompt" || name == "cps_prompt") {
-      section.node["pool_size"] = 30;  // a width of 96 holds 96
-    }
+    if (has_component_pool(name)) section.node["pool_size"] = kSmallPool;
     try {
       make("none");
     } catch (const Error&) {  // a method that has nothing to train in a frozen backbone
@@ -479,16 +478,18 @@ TEST(ClassesWithoutImages, NeverWin) {
   }
 }
 
-TEST(CodaPrompt, RefusesMoreComponentsThanCanBeOrthogonal) {
-  Subject fits("coda_prompt");  // 30 of them
-  fits.section.node["pool_size"] = 99;
-  try {
-    fits.make("none");
-    ADD_FAILURE() << "taken";
-  } catch (const Error& e) {
-    EXPECT_STREQ(e.what(),
-                 "method: pool_size 99 makes 99 components, and only 96 can be orthogonal in the "
-                 "backbone's width; make it at most that");
+TEST(ComponentPools, RefuseMoreComponentsThanCanBeOrthogonal) {
+  for (const char* name : {"coda_prompt", "cps_prompt", "os_prompt"}) {
+    Subject fits(name);
+    fits.section.node["pool_size"] = 99;
+    try {
+      fits.make("none");
+      ADD_FAILURE() << name << ": taken";
+    } catch (const Error& e) {
+      EXPECT_STREQ(e.what(),
+                   "method: pool_size 99 makes 99 components, and only 96 can be orthogonal in the "
+                   "backbone's width; make it at most that");
+    }
   }
 }
 

@@ -20,6 +20,8 @@
 #include <thread>
 #include <vector>
 
+#include "component_pools.h"
+
 namespace rep {
 
 struct Finished {
@@ -187,7 +189,7 @@ inline std::string small_experiment(const std::string& method, const std::string
          "}\n"
          "method: {name: " +
          method +
-         (method == "coda_prompt" || method == "cps_prompt" ? ", pool_size: 30" : "") +  // of 96
+         (has_component_pool(method) ? ", pool_size: " + std::to_string(kSmallPool) : "") +
          "}\n"
          "train: {epochs: 3, batch_size: 8, augment: none, checkpoint_seconds: 0}\n"
          "threads: 1\n" +

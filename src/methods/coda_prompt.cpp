@@ -46,22 +46,7 @@ class CodaPrompt final : public Method {
         efficiency_(context.efficiency),
         head_(backbone_->options.embed_dim, context.num_classes, context.device,
               Classifier::Init::kUniform),
-        per_task_(options.pool_size / context.num_tasks) {
-    if (per_task_ == 0) {
-      throw Error("method: pool_size " + std::to_string(options.pool_size) +
-                  " leaves no component for each of " + std::to_string(context.num_tasks) +
-                  " tasks; make it at least that");
-    }
-    const int64_t rows = per_task_ * context.num_tasks, width = backbone_->options.embed_dim;
-    if (rows > width) {
-      throw Error("method: pool_size " + std::to_string(options.pool_size) + " makes " +
-                  std::to_string(rows) + " components, and only " + std::to_string(width) +
-                  " can be orthogonal in the backbone's width; make it at most that");
-    }
-    if (options.prompt_length % 2 != 0) {
-      throw Error("method: prompt_length " + std::to_string(options.prompt_length) +
-                  " must be even: half of the rows are keys, half values");
-    }
+        components_(context, options.pool_size, options.prompt_length) {
     check_blocks(backbone_->options, "method.layers", options.layers);
     const int64_t D = backbone_->options.embed_dim, M = options.pool_size;
     for (size_t i = 0; i < options.layers.size(); ++i) {
@@ -77,12 +62,11 @@ class CodaPrompt final : public Method {
 
   void begin_task(const Task& task) override {
     trained_ = ClassRange::of(task, "current");
-    first_ = task.index * per_task_;
-    last_ = first_ + per_task_;
+    components_.begin_task(task);
     for (size_t i = 0; i < prompts_.size(); ++i) {
-      gram_schmidt(prompts_[i], first_, last_);
-      gram_schmidt(keys_[i], first_, last_);
-      gram_schmidt(attentions_[i], first_, last_);
+      components_.make_fresh(prompts_[i]);
+      components_.make_fresh(keys_[i]);
+      components_.make_fresh(attentions_[i]);
     }
   }
 
@@ -96,7 +80,7 @@ class CodaPrompt final : public Method {
 
   std::vector<TrainedRows> trained_rows() override {
     auto rows = trained_.rows();
-    rows.resize(parameters().size(), TrainedRows{0, first_, last_});
+    rows.resize(parameters().size(), components_.trained());
     return rows;
   }
   std::vector<torch::Tensor> head_parameters() override { return head_.parameters(); }
@@ -108,9 +92,9 @@ class CodaPrompt final : public Method {
     torch::Tensor total = Classifier::loss(logits, batch.labels, trained_.first, trained_.last);
     if (options_.ortho_weight > 0) {
       for (size_t i = 0; i < prompts_.size(); ++i) {
-        total = total + options_.ortho_weight *
-                            (ortho_penalty(live(keys_[i])) + ortho_penalty(live(attentions_[i])) +
-                             ortho_penalty(live(prompts_[i])));
+        total = total + options_.ortho_weight * (ortho_penalty(components_.live(keys_[i])) +
+                                                 ortho_penalty(components_.live(attentions_[i])) +
+                                                 ortho_penalty(components_.live(prompts_[i])));
       }
     }
     return total;
@@ -129,20 +113,16 @@ class CodaPrompt final : public Method {
     s("prompt", prompts_);
     s("prompt_key", keys_);
     s("attention", attentions_);
-    s("first_component", first_);
-    s("last_component", last_);
+    components_.state(s);
     trained_.state(s);
   }
 
  private:
-  torch::Tensor live(const torch::Tensor& components) const {
-    return live_components(components, first_, last_);
-  }
-
   // [B, 2, length/2, D]: every image's own sum of components.
   torch::Tensor prefix(const torch::Tensor& query, size_t layer) const {
-    const torch::Tensor p = live(prompts_[layer]), a = live(attentions_[layer]);
-    const torch::Tensor k = torch::nn::functional::normalize(live(keys_[layer]));
+    const torch::Tensor p = components_.live(prompts_[layer]),
+                        a = components_.live(attentions_[layer]);
+    const torch::Tensor k = torch::nn::functional::normalize(components_.live(keys_[layer]));
     // cos(q * A_m, K_m) = q . (A_m * K_m / |K_m|) / |q * A_m|
     const torch::Tensor length = torch::mm(query.square(), a.square().t()).sqrt().clamp_min(1e-12);
     const torch::Tensor weights = torch::mm(query, (a * k).t()) / length;  // [B, m]
@@ -164,8 +144,7 @@ class CodaPrompt final : public Method {
   VisionTransformer backbone_;
   Efficiency& efficiency_;
   Classifier head_;
-  int64_t per_task_;                       // components a task adds
-  int64_t first_ = 0, last_ = 0;           // this task's components
+  ComponentRange components_;              // this task's
   std::vector<torch::Tensor> prompts_;     // per layer [M, length, D]
   std::vector<torch::Tensor> keys_;        // per layer [M, D]
   std::vector<torch::Tensor> attentions_;  // per layer [M, D]

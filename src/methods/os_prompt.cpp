@@ -54,16 +54,7 @@ class OsPrompt final : public Method {
         efficiency_(context.efficiency),
         head_(backbone_->options.embed_dim, context.num_classes, context.device,
               Classifier::Init::kUniform),
-        per_task_(options.pool_size / context.num_tasks) {
-    if (per_task_ == 0) {
-      throw Error("method: pool_size " + std::to_string(options.pool_size) +
-                  " leaves no component for each of " + std::to_string(context.num_tasks) +
-                  " tasks; make it at least that");
-    }
-    if (options.prompt_length % 2 != 0) {
-      throw Error("method: prompt_length " + std::to_string(options.prompt_length) +
-                  " must be even: half of the rows are keys, half values");
-    }
+        components_(context, options.pool_size, options.prompt_length) {
     if (options.qr.weight == 0) efficiency_.expect_no_query(context.options.name);
     if (options.qr.weight > 0 && options.qr.form == "token_mse" &&
         !efficiency_.query_is_feature()) {
@@ -85,11 +76,10 @@ class OsPrompt final : public Method {
 
   void begin_task(const Task& task) override {
     trained_ = ClassRange::of(task, "current");
-    first_ = task.index * per_task_;
-    last_ = first_ + per_task_;
+    components_.begin_task(task);
     for (size_t i = 0; i < prompts_.size(); ++i) {
-      gram_schmidt(keys_[i], first_, last_);
-      gram_schmidt(prompts_[i], first_, last_);
+      components_.make_fresh(keys_[i]);
+      components_.make_fresh(prompts_[i]);
     }
   }
 
@@ -102,7 +92,7 @@ class OsPrompt final : public Method {
   std::vector<torch::Tensor> head_parameters() override { return head_.parameters(); }
   std::vector<TrainedRows> trained_rows() override {
     auto rows = trained_.rows();
-    rows.resize(parameters().size(), TrainedRows{0, first_, last_});
+    rows.resize(parameters().size(), components_.trained());
     return rows;
   }
 
@@ -131,19 +121,14 @@ class OsPrompt final : public Method {
     head_.state(s);
     s("prompt", prompts_);
     s("prompt_key", keys_);
-    s("first_component", first_);
-    s("last_component", last_);
+    components_.state(s);
     trained_.state(s);
   }
 
  private:
-  torch::Tensor live(const torch::Tensor& components) const {
-    return live_components(components, first_, last_);
-  }
-
   // cos(q, K_m): [B, m]
   torch::Tensor cosines(const torch::Tensor& query, size_t layer) const {
-    return torch::mm(unit_length(query), unit_length(live(keys_[layer])).t());
+    return torch::mm(unit_length(query), unit_length(components_.live(keys_[layer])).t());
   }
 
   // How far a layer's query is from the reference: a mean over images.
@@ -165,7 +150,7 @@ class OsPrompt final : public Method {
       torch::Tensor query = x.select(1, 0);
       if (!options_.query_grad) query = query.detach();
       if (queries) (*queries)[layer] = query;
-      const torch::Tensor p = live(prompts_[layer]);
+      const torch::Tensor p = components_.live(prompts_[layer]);
       return torch::mm(cosines(query, layer), p.flatten(1))
           .view({query.size(0), 2, options_.prompt_length / 2, p.size(2)});
     };
@@ -176,8 +161,7 @@ class OsPrompt final : public Method {
   VisionTransformer backbone_;
   Efficiency& efficiency_;
   Classifier head_;
-  int64_t per_task_;                    // components a task adds
-  int64_t first_ = 0, last_ = 0;        // this task's components
+  ComponentRange components_;           // this task's
   std::vector<torch::Tensor> prompts_;  // per layer [M, length, D]
   std::vector<torch::Tensor> keys_;     // per layer [M, D]
   ClassRange trained_;
