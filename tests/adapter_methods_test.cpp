@@ -22,6 +22,7 @@ namespace {
 
 using namespace golden;
 using lab::Lab;
+using lab::merging_and_dropping;
 
 constexpr double kCosine = 2e-6;  // of cosines: margins of classes go down to 7e-4
 
@@ -252,15 +253,6 @@ TEST(EaseGolden, ALaterTasksLossMatches) {
 
 // ---- on a small stream ----
 
-EfficiencyConfig merging() {
-  EfficiencyConfig config;
-  config.token_merging.kind = "atom";
-  config.token_merging.n = 4;
-  config.layer_dropping.kind = "random";
-  config.layer_dropping.keep = 0.5;
-  return config;
-}
-
 std::vector<Adapter> adapters_of(Lab& lab, const std::string& prefix) {
   std::vector<Adapter> blocks;
   for (int64_t l = 0; l < 6; ++l) {
@@ -272,7 +264,7 @@ std::vector<Adapter> adapters_of(Lab& lab, const std::string& prefix) {
 }
 
 TEST(Aper, AdaptsInTheFirstTaskAndComparesBothBranches) {
-  Lab lab("{name: aper, bottleneck: 8}", 0, merging());
+  Lab lab("{name: aper, bottleneck: 8}", 0, merging_and_dropping());
   lab.begin(0);
   EXPECT_EQ(lab.method->parameters().size(), 2u + 4 * 6);
   lab.step(0, 3);
@@ -308,7 +300,7 @@ TEST(Aper, TakesTheBranchesItIsTold) {
 }
 
 TEST(Ease, KeepsEveryTasksAdaptersAndTrainsItsOwn) {
-  Lab lab("{name: ease, bottleneck: 8}", 0, merging());
+  Lab lab("{name: ease, bottleneck: 8}", 0, merging_and_dropping());
   lab.learn(0, 3);
   const Tensor first = lab.carried("set.0.adapter.1.up.weight");
   lab.begin(1);

@@ -10,6 +10,7 @@
 #include "nn/weights.h"
 #include "run/learner.h"
 #include "tests/checkpoint_files.h"
+#include "tests/small_vit.h"
 #include "tests/weight_files.h"
 
 namespace rep {
@@ -17,18 +18,8 @@ namespace {
 
 using testing::expect_error;
 using testing::expect_same;
+using testing::small_vit;
 using testing::Tree;
-
-// The ViT of tests/fixtures/google_vit.npz.
-VitOptions small_vit() {
-  VitOptions options;
-  options.image_size = 6;
-  options.patch_size = 2;
-  options.embed_dim = 8;
-  options.depth = 2;
-  options.num_heads = 2;
-  return options;
-}
 
 NamedTensors model_tensors(const std::string& prefix = "") {
   NamedTensors tensors;

@@ -442,15 +442,6 @@ TEST(Ranpac, ProjectsWithoutAdaptersToo) {
             7);
 }
 
-EfficiencyConfig merging_and_dropping() {
-  EfficiencyConfig config;
-  config.token_merging.kind = "atom";
-  config.token_merging.n = 4;
-  config.layer_dropping.kind = "random";
-  config.layer_dropping.keep = 0.5;
-  return config;
-}
-
 // Losses of the first steps of a method with REP, and without.
 std::pair<double, double> first_losses(Lab& lab, const std::string& method_yaml,
                                        int64_t trainable) {

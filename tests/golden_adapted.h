@@ -59,36 +59,6 @@ struct Ground {
   Efficiency efficiency{{}, vit.ptr(), VisionTransformer(nullptr), 42};
 };
 
-using Values = std::map<std::string, Tensor>;
-
-/// Puts values into the method's state.
-inline void replace(Method& method, Values values) {
-  State saved;
-  method.state(saved);
-  NamedTensors tensors;
-  size_t given = 0;
-  for (const auto& [name, tensor] : saved.tensors()) {
-    const auto found = values.find(name);
-    given += found != values.end();
-    tensors.emplace_back(name, found == values.end() ? tensor.clone() : found->second);
-  }
-  EXPECT_EQ(given, values.size()) << "the state lacks a name";
-  State state(tensors, saved.values());
-  method.state(state);
-}
-
-/// What trains, by its name in the state.
-inline Values named_parameters(Method& method) {
-  State held;
-  method.state(held);
-  Values named;
-  for (const auto& [name, tensor] : held.tensors()) {
-    for (const auto& parameter : method.parameters()) {
-      if (parameter.data_ptr() == tensor.data_ptr()) named.emplace(name, parameter);
-    }
-  }
-  return named;
-}
 inline Tensor state_of(Method& method, const std::string& name) {
   State held;
   method.state(held);

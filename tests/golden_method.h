@@ -24,19 +24,49 @@ class NoImages final : public Dataset {
   std::vector<std::string> names_;
 };
 
+using Values = std::map<std::string, torch::Tensor>;
+
+/// Puts values into the method's state.
+inline void replace(Method& method, Values values) {
+  State saved;
+  method.state(saved);
+  NamedTensors tensors;
+  size_t given = 0;
+  for (const auto& [name, tensor] : saved.tensors()) {
+    const auto found = values.find(name);
+    given += found != values.end();
+    tensors.emplace_back(name, found == values.end() ? tensor.clone() : found->second);
+  }
+  EXPECT_EQ(given, values.size()) << "the state lacks a name";
+  State state(tensors, saved.values());
+  method.state(state);
+}
+
+/// What trains, by its name in the state.
+inline Values named_parameters(Method& method) {
+  State held;
+  method.state(held);
+  Values named;
+  for (const auto& [name, tensor] : held.tensors()) {
+    for (const auto& parameter : method.parameters()) {
+      if (parameter.data_ptr() == tensor.data_ptr()) named.emplace(name, parameter);
+    }
+  }
+  return named;
+}
+
 /// The method that `options` (YAML, with its name) describe, at task `task` of ten with ten classes
 /// each; `values` replace what its state holds under these names, and the reference head is put in.
 class GoldenMethod {
  public:
-  GoldenMethod(const std::string& options, int64_t task,
-               std::map<std::string, torch::Tensor> values, const EfficiencyConfig& rep = {})
+  GoldenMethod(const std::string& options, int64_t task, Values values,
+               const EfficiencyConfig& rep = {})
       : section_{"", YAML::Load(options), "", {}},
         efficiency(rep, backbone_.ptr(), VisionTransformer(nullptr), 42) {
     section_.name = section_.node["name"].as<std::string>();
     const nlohmann::json file = load("vit_tiny_plain.json");
-    const std::map<std::string, torch::Tensor> head{
-        {"head.weight", golden::parameter(file["params"][150])},
-        {"head.bias", golden::parameter(file["params"][151])}};
+    const Values head{{"head.weight", golden::parameter(file["params"][150])},
+                      {"head.bias", golden::parameter(file["params"][151])}};
     backbone_->train_last_blocks(0);
     method = Registry<MethodKind>::get()
                  .at(section_.name)
@@ -54,23 +84,8 @@ class GoldenMethod {
       const auto own = head.find(name);
       if (own != head.end()) values.insert(*own);
     }
-    NamedTensors tensors;
-    size_t given = 0;
-    for (const auto& [name, tensor] : saved.tensors()) {
-      const auto found = values.find(name);
-      given += found != values.end();
-      tensors.emplace_back(name, found == values.end() ? tensor.clone() : found->second);
-    }
-    EXPECT_EQ(given, values.size()) << "the state lacks a name";
-    State state(tensors, saved.values());
-    method->state(state);
-    State now_held;
-    method->state(now_held);
-    for (const auto& [name, tensor] : now_held.tensors()) {
-      for (const auto& parameter : method->parameters()) {
-        if (parameter.data_ptr() == tensor.data_ptr()) parameters.emplace(name, parameter);
-      }
-    }
+    replace(*method, std::move(values));
+    parameters = named_parameters(*method);
   }
 
  private:
@@ -82,7 +97,7 @@ class GoldenMethod {
 
  public:
   Efficiency efficiency;
-  std::map<std::string, torch::Tensor> parameters;  // what trains, by its name in the state
+  Values parameters;  // what trains, by its name in the state
   std::unique_ptr<Method> method;
 };
 

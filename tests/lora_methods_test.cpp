@@ -20,6 +20,7 @@ namespace {
 
 using namespace golden;
 using lab::Lab;
+using lab::merging_and_dropping;
 
 // ---- InfLoRA ----
 
@@ -300,15 +301,6 @@ INSTANTIATE_TEST_SUITE_P(Tasks, SdLoraGolden, ::testing::Values(0, 2),
                          [](const auto& test) { return "Task" + text(test.param); });
 
 // ---- on a small stream ----
-
-EfficiencyConfig merging_and_dropping() {
-  EfficiencyConfig config;
-  config.token_merging.kind = "atom";
-  config.token_merging.n = 4;
-  config.layer_dropping.kind = "random";
-  config.layer_dropping.keep = 0.5;
-  return config;
-}
 
 // Blocks that a step dropped have no gradient, so that no optimiser moves them; of the others every
 // up-projection has one.

@@ -42,6 +42,16 @@ class NoisyClasses final : public Dataset {
   std::vector<std::string> names_;
 };
 
+/// REP's parts as strong as two tasks show them.
+inline EfficiencyConfig merging_and_dropping() {
+  EfficiencyConfig config;
+  config.token_merging.kind = "atom";
+  config.token_merging.n = 4;
+  config.layer_dropping.kind = "random";
+  config.layer_dropping.keep = 0.5;
+  return config;
+}
+
 struct Lab {
   explicit Lab(const std::string& method_yaml, int64_t trainable_blocks = 0,
                const EfficiencyConfig& config = {}) {

@@ -4,6 +4,7 @@
 #include "formats/safetensors.h"
 #include "golden.h"
 #include "nn/weights.h"
+#include "small_vit.h"
 #include "weight_files.h"
 
 namespace rep {
@@ -11,17 +12,7 @@ namespace {
 
 using testing::expect_error;
 using testing::expect_same;
-
-// The ViT of tests/fixtures/google_vit.npz.
-VitOptions small_vit() {
-  VitOptions options;
-  options.image_size = 6;
-  options.patch_size = 2;
-  options.embed_dim = 8;
-  options.depth = 2;
-  options.num_heads = 2;
-  return options;
-}
+using testing::small_vit;
 
 // What timm's loader makes of google_vit.npz, computed in Python by its rules.
 NamedTensors timm_weights() {
