@@ -1,22 +1,26 @@
 #!/usr/bin/env bash
 # Makes a folder that holds rep with every library it loads, and runs on a Debian 12 on which nothing is installed.
 #
-# usage: scripts/bundle.sh [--arm64] [--output DIR] [--test]
+# usage: scripts/bundle.sh [--arm64] [--rep PROGRAM] [--output DIR] [--pack] [--test]
 #
-#   --arm64       of the program that scripts/test_arm64.sh built for 64-bit ARM
-#   --output DIR  the folder (default: build/bundle/rep-x86_64 or rep-aarch64); it is made anew
-#   --test        run it in an empty Debian 12, made with debootstrap, without a network: needs root
+#   --arm64        of the program that scripts/test_arm64.sh built for 64-bit ARM
+#   --rep PROGRAM  of this program (default: build/release/rep, or build/arm64/rep)
+#   --output DIR   the folder (default: build/bundle/rep-x86_64 or rep-aarch64); it is made anew
+#   --pack         write DIR.tar.xz, too
+#   --test         run it in an empty Debian 12, made with debootstrap, without a network: needs root
 #
-# DIR/bin/rep finds its libraries in DIR/lib, wherever DIR lies. The C library is the system's. Needs patchelf and, for
-# --test, debootstrap, which are installed where missing.
+# DIR/bin/rep finds its libraries in DIR/lib, wherever DIR lies; scripts/bundle_libraries.py says which are there. The C
+# library is the system's. Needs patchelf and, for --test, debootstrap, which are installed where missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/common.sh
 
-machine=x86_64 output='' test=no
+machine=x86_64 program='' output='' pack=no test=no
 while (($# > 0)); do
   case $1 in
     --arm64) machine=aarch64 ;;
+    --rep) program=${2:?"--rep needs a program"}; shift ;;
+    --pack) pack=yes ;;
     --output) output=${2:?"--output needs a folder"}; shift ;;
     --test) test=yes ;;
     -h | --help) print_help; exit 0 ;;
@@ -26,16 +30,17 @@ while (($# > 0)); do
 done
 output=${output:-build/bundle/rep-$machine}
 if [[ $machine == x86_64 ]]; then
-  program=build/release/rep strip=strip root=''
+  program=${program:-build/release/rep} tools='' root=''
   [[ -x $program ]] || fail "$program is not built; run scripts/setup.sh"
 else
-  program=build/arm64/rep strip=aarch64-linux-gnu-strip root=$PWD/build/arm64-root
+  program=${program:-build/arm64/rep} tools=aarch64-linux-gnu- root=$PWD/build/arm64-root
   [[ -x $program ]] || fail "$program is not built; run scripts/test_arm64.sh --install --build-only"
 fi
 
 need() {
   command -v "$1" >/dev/null && return
   say "installing $1"
+  apt-get -qq update >/dev/null || true
   DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$1" >/dev/null ||
     fail "$1 is missing, and apt-get cannot install it here"
 }
@@ -67,14 +72,15 @@ while read -r name path; do
   cp -L "$path" "$output/lib/$name"
 done < <(libraries)
 chmod u+w "$output"/lib/*
-"$strip" --strip-unneeded "$output/bin/rep" "$output"/lib/*
-# An old-style RPATH, which holds for the libraries' own libraries, too.
-patchelf --force-rpath --set-rpath "\$ORIGIN/../lib" "$output/bin/rep"
-for library in "$output"/lib/*; do patchelf --force-rpath --set-rpath "\$ORIGIN" "$library"; done
+"${tools}strip" --strip-unneeded "$output/bin/rep" "$output"/lib/*
+scripts/bundle_libraries.py --compiler "${tools}gcc" "$output/bin/rep" "$output/lib"
 cp -r configs "$output/configs"
 cp README.md LICENSE "$output/"
-say "$output: $(du -sm "$output" | cut -f 1) MB, $(find "$output/lib" -type f | wc -l) libraries; packed" \
-  "$(tar -C "$(dirname "$output")" -c "$(basename "$output")" | xz -T0 -2 | wc -c | awk '{ print int($1 / 1e6) }') MB"
+say "$output: $(du -sm "$output" | cut -f 1) MB, $(find "$output/lib" -type f | wc -l) libraries"
+if [[ $pack == yes ]]; then
+  tar -C "$(dirname "$output")" -c "$(basename "$output")" | xz -T0 -2 >"$output.tar.xz"
+  say "$output.tar.xz: $(du -sm "$output.tar.xz" | cut -f 1) MB"
+fi
 
 if [[ $test == yes ]]; then
   [[ -z $root ]] || fail "--test runs on this machine's processor only"
@@ -82,16 +88,24 @@ if [[ $test == yes ]]; then
   empty=build/bundle/debian
   if [[ ! -d $empty ]]; then
     say "making an empty Debian 12"
+    rm -rf "$empty.part"
     debootstrap --variant=minbase bookworm "$empty.part" >build/bundle/debootstrap.log 2>&1 ||
       fail "debootstrap: $(tail -n 1 build/bundle/debootstrap.log)"
     mv "$empty.part" "$empty"
   fi
-  rm -rf "$empty/rep" && cp -r "$output" "$empty/rep"
-  mkdir -p "$empty/proc" "$empty/tmp"
+  rm -rf "$empty/rep" "$empty/tmp/run" "$empty/tmp/images"
+  cp -r "$output" "$empty/rep"
   mountpoint -q "$empty/proc" || mount --bind /proc "$empty/proc"
   trap 'umount "$empty/proc"' EXIT
+  # Every symbol is looked up at the start: one that has no library fails here, not in the middle of a run.
   say "a short experiment in the empty Debian"
-  chroot "$empty" /bin/sh -c 'cd /rep && bin/rep --version && bin/rep run configs/quickstart.yaml --output /tmp/run \
-    --set backbone.weights=random --set stream.tasks=2 --set train.epochs=1 --limit-train 8 --limit-test 4' ||
+  unshare --net chroot "$empty" env -i LD_BIND_NOW=1 /bin/sh -e -c 'cd /rep && bin/rep --version
+    bin/rep run configs/quickstart.yaml --output /tmp/run --set backbone.weights=random --set stream.tasks=2 \
+      --set train.epochs=1 --limit-train 8 --limit-test 4
+    mkdir -p /tmp/images/one /tmp/images/two
+    bin/rep check configs/quickstart.yaml --preview /tmp/images/one/1.png --set backbone.weights=random >/dev/null
+    cp /tmp/images/one/1.png /tmp/images/one/2.png && cp /tmp/images/one/*.png /tmp/images/two/
+    bin/rep check configs/quickstart.yaml --decode --set backbone.weights=random --set stream.tasks=2 \
+      --set "dataset={name: image_folder, root: /tmp/images, test_share: 0.5}"' ||
     fail "the bundle does not run in an empty Debian 12"
 fi
