@@ -75,7 +75,7 @@ def plus_minus(results):
         m = mean(values)
         deviation = math.sqrt(sum((v - m) ** 2 for v in values) / (len(values) - 1))
         return f"{m:.2f} ± {deviation:.2f} (n = {len(values)})"
-    p, images = values[0] / 100, results[0]["inputs"]["dataset"]["test_images"]
+    p, images = values[0] / 100, sum(task["test_images"] for task in results[0]["tasks"])
     return f"{values[0]:.2f} ± {100 * math.sqrt(p * (1 - p) / images):.2f}"
 
 

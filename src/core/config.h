@@ -21,6 +21,7 @@ struct StreamConfig {
   std::string order = "shuffled";         // training images: shuffled | stored | iid | class_iid |
                                           // instance | class_instance
   int64_t order_seed = 10;                // of the last four
+  int64_t stop_after = 0;                 // tasks that are learnt, of all those above; 0: all
 
   template <class Visitor>
   void fields(Visitor&& visit) {
@@ -31,6 +32,7 @@ struct StreamConfig {
     visit("order", order,
           one_of({"shuffled", "stored", "iid", "class_iid", "instance", "class_instance"}));
     visit("order_seed", order_seed, between(0, 4294967295.0));
+    visit("stop_after", stop_after, at_least(0));
   }
 };
 

@@ -1,5 +1,6 @@
 #include "run/session.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "core/error.h"
@@ -44,6 +45,23 @@ void add_single_class_note(const Stream& stream, const std::string& name, const 
                   " is among a task's own classes, constant for one, and teaches nothing there");
 }
 
+// Leaves only the tasks that stream.stop_after lets the run learn. The method was made for all of them.
+void stop_early(const StreamConfig& config, Stream& stream) {
+  if (config.stop_after == 0) return;
+  const auto all = static_cast<int64_t>(stream.tasks.size());
+  if (config.stop_after > all) {
+    throw Error("stream.stop_after: " + std::to_string(config.stop_after) + " of " +
+                std::to_string(all) + " tasks; take at most as many as there are, or 0 for all");
+  }
+  stream.tasks.resize(static_cast<size_t>(config.stop_after));
+  const bool learns = std::any_of(stream.tasks.begin(), stream.tasks.end(),
+                                  [](const Task& task) { return !task.train.empty(); });
+  if (!learns) {
+    throw Error("stream.stop_after: the first " + std::to_string(config.stop_after) +
+                " tasks have no training images, and the run would learn nothing; leave it out");
+  }
+}
+
 }  // namespace
 
 Scenario open_scenario(const Config& config, const torch::Device& device) {
@@ -65,6 +83,7 @@ Session open_session(const Config& config, const std::string& folder,
   std::vector<std::string> notes = check_data(*scenario.train, *scenario.test);
   Learner learner(config, scenario.stream, *scenario.train, device, folder);
   learner.join(std::move(world), config);
+  stop_early(config.stream, scenario.stream);
   refuse_short_batches(config.train, scenario.stream, *learner.backbone);
   add_single_class_note(scenario.stream, config.method.name, *learner.method, notes);
   learner.efficiency->queries.cache_test(scenario.test->size());
