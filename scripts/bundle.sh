@@ -86,13 +86,7 @@ if [[ $test == yes ]]; then
   [[ -z $root ]] || fail "--test runs on this machine's processor only"
   need debootstrap
   empty=build/bundle/debian
-  if [[ ! -d $empty ]]; then
-    say "making an empty Debian 12"
-    rm -rf "$empty.part"
-    debootstrap --variant=minbase bookworm "$empty.part" >build/bundle/debootstrap.log 2>&1 ||
-      fail "debootstrap: $(tail -n 1 build/bundle/debootstrap.log)"
-    mv "$empty.part" "$empty"
-  fi
+  make_debian "$empty"
   rm -rf "$empty/rep" "$empty/tmp/run" "$empty/tmp/images"
   cp -r "$output" "$empty/rep"
   mountpoint -q "$empty/proc" || mount --bind /proc "$empty/proc"

@@ -59,3 +59,17 @@ build_folder() {
   if [[ $preset != release ]]; then suffix="-$preset"; fi
   echo "build/torch-$version-$(realpath "$torch" | sha256sum | cut -c 1-6)$suffix"
 }
+
+# Makes an empty Debian 12 in folder $1 with debootstrap, from the mirror that this machine's apt uses, if it is not
+# there yet. Needs root.
+make_debian() {
+  local folder=$1 mirror
+  [[ ! -d $folder ]] || return 0
+  mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 2>/dev/null |
+    sed -n 's/ \(bookworm\|stable\)$//p' | head -n 1)
+  say "making an empty Debian 12"
+  rm -rf "$folder.part"
+  debootstrap --variant=minbase bookworm "$folder.part" ${mirror:+"$mirror"} >"$folder.log" 2>&1 ||
+    fail "debootstrap: $(tail -n 1 "$folder.log")"
+  mv "$folder.part" "$folder"
+}

@@ -2,6 +2,7 @@
 # Installs what is missing from Debian's packages, configures and builds rep.
 #
 # usage: scripts/setup.sh [--preset release|dev|asan] [--torch PATH] [--tests] [--jobs N] [--no-install]
+#        scripts/setup.sh --packages
 #
 #   --preset P     the build: release (default), dev (warnings are errors) or asan (sanitizers)
 #   --torch PATH   build against the LibTorch in PATH (an unpacked LibTorch, or the
@@ -10,6 +11,7 @@
 #   --tests        build the tests too
 #   --jobs N       compile N files at once (default: as many as cores and memory allow)
 #   --no-install   leave packages alone
+#   --packages     print the names of Debian's packages that it needs, and do nothing
 #
 # Works as root or, where a package is missing, through sudo. Run again, it does only what is left.
 # The executable is build/release/rep.
@@ -17,7 +19,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/common.sh
 
-preset=release torch='' target=rep jobs='' install=yes
+preset=release torch='' target=rep jobs='' install=yes list=no
 while (($# > 0)); do
   case $1 in
     --preset) preset=${2:?"--preset needs release, dev or asan"}; shift ;;
@@ -25,6 +27,7 @@ while (($# > 0)); do
     --jobs) jobs=${2:?"--jobs needs a number"}; shift ;;
     --tests) target=all ;;
     --no-install) install=no ;;
+    --packages) list=yes ;;
     -h | --help) print_help; exit 0 ;;
     *) echo "error: unknown option '$1'; see scripts/setup.sh --help" >&2; exit 2 ;;
   esac
@@ -34,8 +37,13 @@ done
 [[ -z $jobs || $jobs =~ ^[1-9][0-9]*$ ]] || fail "--jobs needs a number from 1 on, not '$jobs'"
 
 packages=(g++ cmake ninja-build ccache pkg-config git ca-certificates libopencv-dev libjpeg-dev
-  libyaml-cpp-dev libspdlog-dev nlohmann-json3-dev libcli11-dev libgtest-dev libzip-dev libssl-dev)
+  libyaml-cpp-dev libspdlog-dev nlohmann-json3-dev libcli11-dev libgtest-dev libvalijson-dev libzip-dev
+  libssl-dev)
 if [[ -z $torch ]]; then packages+=(libtorch-dev libgloo-dev libdnnl-dev libopenblas0-openmp); fi
+if [[ $list == yes ]]; then
+  printf '%s\n' "${packages[@]}"
+  exit
+fi
 
 # Runs a command as root; a machine in CI has nobody to type a password.
 as_root() {

@@ -31,7 +31,7 @@ skip() {
 
 readonly root=$PWD/build/arm64-root
 readonly packages=(libtorch-dev libgloo-dev libopenblas0-openmp libopencv-dev libjpeg-dev libyaml-cpp-dev libspdlog-dev
-  nlohmann-json3-dev libcli11-dev libgtest-dev libzip-dev libssl-dev libc6-dev libstdc++-12-dev libgomp1)
+  nlohmann-json3-dev libcli11-dev libgtest-dev libvalijson-dev libzip-dev libssl-dev libc6-dev libstdc++-12-dev libgomp1)
 
 # Debian's arm64 packages with all they depend on, unpacked into the root; the machine's own packages stay as they are.
 make_root() {

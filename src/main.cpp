@@ -46,9 +46,23 @@ int out_of_memory(const std::string& what) {
           (what.empty() ? "" : " (" + what.substr(0, what.find('\n')) + ")"));
 }
 
-/// "rep rnu" gets a suggestion; everything else CLI11's own words.
+/// The command in the footer of its help, on one line.
+std::string example_of(const CLI::App& command) {
+  const std::string footer = command.get_footer(), mark = "Example: ";
+  const size_t begin = footer.find(mark);
+  if (begin == std::string::npos) return "rep " + command.get_name() + " --help";
+  const std::string example = footer.substr(begin + mark.size());
+  return example.substr(0, example.find('\n'));
+}
+
+/// "rep rnu" gets a suggestion, "rep run" what to type; everything else CLI11's own words.
 int usage_error(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv) {
   const bool done = error.get_exit_code() == 0;  // --help, --version
+  if (error.get_name() == "RequiredError" && !app.get_subcommands().empty()) {
+    const CLI::App& command = *app.get_subcommands().front();
+    return complain(ExitCode::kUsage, command.get_name() + ": " + error.what() +
+                                          "; type, for example: " + example_of(command));
+  }
   if (!done && app.get_subcommands().empty() && argc > 1 && argv[1][0] != '-') {
     std::vector<std::string> names;
     for (const CLI::App* command : app.get_subcommands(nullptr)) {
@@ -75,6 +89,8 @@ int run(int argc, char** argv) {
   add_plan_command(app);
   add_pretrain_command(app);
   add_report_command(app);
+  add_schema_command(app);
+  add_completion_command(app);
   try {
     app.parse(argc, argv);
     if (!std::cout.flush()) throw Error("cannot write to the standard output");

@@ -220,7 +220,8 @@ TEST(Config, AMethodsNameMayStandForDefaultsWhichTheFileOverrides) {
   EXPECT_EQ(read("train: {epochs: 3}\nmethod: abbreviation\n").epochs, 3);
   EXPECT_EQ(read("train: {epochs: 3}\nmethod: abbreviation\n").optimizer.lr, 0.5);
   EXPECT_EQ(read("method: l2p\n", {"method.name=abbreviation"}).epochs, 7);
-  EXPECT_EQ(read("method: abbreviation\n", {"method.name=l2p"}).epochs, TrainConfig{}.epochs);
+  const TrainConfig fresh;
+  EXPECT_EQ(read("method: abbreviation\n", {"method.name=l2p"}).epochs, fresh.epochs);
   EXPECT_EQ(read("method: abbreviation\n", {"train.epochs=2"}).epochs, 2);
 }
 
@@ -479,7 +480,7 @@ TEST(RunIdentity, NamesTheFirstDifference) {
 TEST(Fields, DescribeThemselves) {
   const Json fields = describe_fields<IdentityOptions>();
   EXPECT_EQ(to_text(fields[0]),
-            R"({"key":"top_k","type":"integer","default":5,"identity":true,"minimum":1.0,)"
+            R"({"key":"top_k","type":"integer","default":5,"identity":true,"minimum":1,)"
             R"("doc":"prompts an image takes","unit":"prompts","source":"L2P, table 5"})");
   EXPECT_EQ(fields[1]["identity"], "content");
   EXPECT_EQ(fields[2]["identity"], false);

@@ -36,7 +36,7 @@ TEST(Offline, EveryMethodRunsFromItsDefaults) {
     }
     ASSERT_EQ(run.exit_code, 0) << run.output;
     const nlohmann::json result = read_json(folder + "/out/result.json");
-    EXPECT_EQ(schema_violation(result, schema, schema), "");
+    EXPECT_EQ(schema_violation(result, schema), "");
     EXPECT_TRUE(result["complete"].get<bool>());
     EXPECT_EQ(result["config"]["method"]["name"], name);
     EXPECT_GT(result["cost"]["state_bytes"].get<int64_t>(), 0);

@@ -14,11 +14,13 @@ inline const CLI::Range kPositiveCount(int64_t{1}, int64_t{1} << 53, "POSITIVE")
 void add_run_command(CLI::App& app);
 void add_sweep_command(CLI::App& app);
 void add_check_command(CLI::App& app);
+void add_completion_command(CLI::App& app);
 void add_list_command(CLI::App& app);
 void add_inspect_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
 void add_plan_command(CLI::App& app);
 void add_pretrain_command(CLI::App& app);
 void add_report_command(CLI::App& app);
+void add_schema_command(CLI::App& app);
 
 }  // namespace rep

@@ -1,4 +1,4 @@
-// rep list: the registered choices and where each comes from.
+// rep list: the registered choices and where each comes from, and the keys of a configuration.
 #include <algorithm>
 #include <iomanip>
 #include <iostream>
@@ -6,12 +6,14 @@
 #include <string>
 
 #include "cli/commands.h"
+#include "core/error.h"
 #include "core/json.h"
 #include "core/metrics.h"
 #include "core/registry.h"
 #include "data/dataset.h"
 #include "methods/method.h"
 #include "nn/backbone.h"
+#include "run/keys.h"
 
 namespace rep {
 namespace {
@@ -41,11 +43,21 @@ void print_table(const Json& lists) {
 }
 
 struct ListArguments {
-  std::string kind;  // "": all
-  bool json = false;
+  std::string kind;  // "": all but keys
+  bool json = false, markdown = false;
 };
 
+void list_keys(const ListArguments& arguments) {
+  const Json keys = configuration_keys();
+  std::cout << (arguments.json       ? to_text(keys, 1) + "\n"
+                : arguments.markdown ? keys_as_markdown(keys)
+                                     : keys_as_text(keys));
+}
+
 void list(const ListArguments& arguments) {
+  if (arguments.kind == "keys") return list_keys(arguments);
+  if (arguments.markdown)
+    throw Error("--markdown: is for `rep list keys`; add that, or take it away");
   Json backbones = Json::array();
   for (const auto& [family, entry] : Registry<BackboneFamily>::get().entries()) {
     for (const auto& [name, citation] : entry.value.members()) {
@@ -71,10 +83,14 @@ void add_list_command(CLI::App& app) {
   CLI::App* command =
       app.add_subcommand("list", "What may be named in a configuration, with citations");
   command
-      ->add_option("kind", arguments->kind, "Only these: methods, datasets, backbones or metrics")
-      ->check(CLI::IsMember({"methods", "datasets", "backbones", "metrics"}));
-  command->add_flag("--json", arguments->json, "Print JSON");
-  command->footer("Example: rep list methods --json");
+      ->add_option("kind", arguments->kind,
+                   "Only these: methods, datasets, backbones or metrics; or keys: every key of a "
+                   "configuration with its default, values and meaning")
+      ->check(CLI::IsMember({"methods", "datasets", "backbones", "metrics", "keys"}));
+  CLI::Option* json = command->add_flag("--json", arguments->json, "Print JSON");
+  command->add_flag("--markdown", arguments->markdown, "Print keys as docs/configuration.md")
+      ->excludes(json);
+  command->footer("Example: rep list keys");
   command->callback([arguments] { list(*arguments); });
 }
 

@@ -15,7 +15,7 @@ void add_report_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "report", "Table of results: mean and deviation over seeds, a row for every configuration");
   command->footer(
-      "Example: rep report results/sweep --format markdown --metrics average_accuracy,forgetting");
+      "Example: rep report results/rates --format markdown --metrics average_accuracy,forgetting");
   command->add_option("paths", options->paths, "result.json files, or folders to search")
       ->required();
   command->add_option("--format", options->format, "table, markdown, latex, csv or json")

@@ -123,7 +123,8 @@ void add_run_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("run", "Run one experiment");
   command->footer(
       "Example: rep run configs/quickstart.yaml --set train.epochs=2 --seed 1 --output "
-      "results/try");
+      "results/try\n"
+      "Every key: rep list keys");
   command->add_option("config", arguments->config, "The experiment (YAML)")->required();
   arguments->flags.add_to(*command);
   command->add_option("--seed", arguments->seed, "The run's seed")->check(kCount);

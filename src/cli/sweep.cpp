@@ -98,8 +98,8 @@ void add_sweep_command(CLI::App& app) {
   command->footer(
       "Repeated or widened, a sweep runs only what is not finished, and goes on with what was\n"
       "stopped. One run that fails does not stop the others.\n"
-      "Example: rep sweep configs/cifar100/l2p.yaml configs/cifar100/er.yaml --seeds 1,2,3 \\\n"
-      "           --grid train.optimizer.lr=0.001,0.01 --output results/rates");
+      "Example: rep sweep configs/quickstart.yaml --seeds 1,2 --grid train.epochs=1,2 --output "
+      "results/rates");
   CLI::Option* configs = command->add_option("configs", options.configs, "Experiments (YAML)");
   command
       ->add_option("--grid", options.grid,

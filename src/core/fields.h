@@ -191,8 +191,9 @@ Json to_json(T options, FieldWriter::Which which = FieldWriter::Which::kAll) {
 }
 
 /// Collects what is said of every field: [{"key": "train.epochs", "type": "integer", "default": 5,
-/// "minimum": 1, "identity": true, "doc": .., "unit": .., "source": ..}], in the words of JSON
+/// "identity": true, "minimum": 1, "doc": .., "unit": .., "source": ..}], in the words of JSON
 /// Schema where it has them. `identity` is true, false, or "content" of a path whose digest counts.
+/// A nested struct is one of type "object", which its fields follow.
 class FieldDescriber {
  public:
   explicit FieldDescriber(std::string path = "") : path_(std::move(path)) {}
@@ -204,6 +205,9 @@ class FieldDescriber {
       FieldDescriber nested(dotted);
       value.fields(nested);
       const bool outside = (is_outside_identity_v<Attributes> || ...);
+      Json object{{"key", dotted}, {"type", "object"}, {"identity", !outside}};
+      (describe(object, attributes), ...);
+      json.push_back(std::move(object));
       for (Json& field : nested.json) {
         if (outside) field["identity"] = false;
         json.push_back(std::move(field));
@@ -215,6 +219,7 @@ class FieldDescriber {
                  {"type", type_of(value)},
                  {"default", std::move(writer.json[key])},
                  {"identity", true}};
+      if constexpr (is_vector<T>::value) field["items"] = type_of(typename T::value_type());
       (describe(field, attributes), ...);
       json.push_back(std::move(field));
     }
@@ -232,15 +237,20 @@ class FieldDescriber {
   static const char* type_of(const std::vector<T>&) {
     return "array";
   }
-  static void describe(Json& field, AtLeast c) { field["minimum"] = c.low; }
-  static void describe(Json& field, Above c) { field["exclusiveMinimum"] = c.low; }
+  /// 1 rather than 1.0.
+  static Json tidy(double bound) {
+    const auto whole = static_cast<int64_t>(bound);
+    return static_cast<double>(whole) == bound ? Json(whole) : Json(bound);
+  }
+  static void describe(Json& field, AtLeast c) { field["minimum"] = tidy(c.low); }
+  static void describe(Json& field, Above c) { field["exclusiveMinimum"] = tidy(c.low); }
   static void describe(Json& field, Between c) {
-    field["minimum"] = c.low;
-    field["maximum"] = c.high;
+    field["minimum"] = tidy(c.low);
+    field["maximum"] = tidy(c.high);
   }
   static void describe(Json& field, Below c) {
-    field["minimum"] = c.low;
-    field["exclusiveMaximum"] = c.high;
+    field["minimum"] = tidy(c.low);
+    field["exclusiveMaximum"] = tidy(c.high);
   }
   static void describe(Json& field, const OneOf& c) { field["enum"] = c.words; }
   static void describe(Json& field, NotIdentity) { field["identity"] = false; }

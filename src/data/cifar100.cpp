@@ -123,6 +123,7 @@ const Registered<DatasetKind> kCifar100{
        return std::make_unique<Cifar100>(read_section<Cifar100Options>(section).root, split);
      },
      [](const Section& section) { return section_json<Cifar100Options>(section); },
+     describe_fields<Cifar100Options>,
      [](const Section&, Split split) {
        return split == Split::kTrain ? OfficialCounts{50000, 500} : OfficialCounts{10000, 100};
      },

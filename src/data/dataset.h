@@ -62,6 +62,8 @@ struct DatasetKind {
   std::unique_ptr<Dataset> (*open)(const Section& section, Split split, int64_t seed);
   /// The effective options, defaults filled in; throws Error on unknown keys.
   SectionOptions (*options)(const Section& section);
+  /// The options (describe_fields).
+  Json (*describe)();
   /// Of the split that these options choose, where it was published; null: of none.
   OfficialCounts (*official)(const Section& section, Split split) = nullptr;
   /// What costs the same to learn; null: nothing that is known without the images.
@@ -79,12 +81,14 @@ std::unique_ptr<Dataset> open_dataset(const Section& section, Split split, int64
 /// common_fields(visit).
 struct DatasetOptions {
   std::string root;
-  int64_t limit_train = 0, limit_test = 0;  // images kept a class; 0: all
+  int64_t limit_train = 0, limit_test = 0;
   template <class Visitor>
   void common_fields(Visitor&& visit) {
-    visit("root", root, path_of_input);
-    visit("limit_train", limit_train, at_least(0));
-    visit("limit_test", limit_test, at_least(0));
+    visit("root", root, path_of_input, doc("Folder of the data set."));
+    visit("limit_train", limit_train, at_least(0),
+          doc("First training images kept of each class; 0: all.", "images"));
+    visit("limit_test", limit_test, at_least(0),
+          doc("First test images kept of each class; 0: all.", "images"));
   }
 };
 

@@ -13,12 +13,14 @@ namespace rep {
 
 /// `dataset.decoded_cache` of data sets that lie in image files.
 struct DecodedCacheOptions {
-  std::string folder;          // made when it is not there; "": no cache
-  std::string limit = "4GiB";  // of the folder's files together
+  std::string folder;
+  std::string limit = "4GiB";
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("folder", folder, other_path);
-    visit("limit", limit);
+    visit("folder", folder, other_path,
+          doc("Folder for decoded images, made where missing; empty: no cache."));
+    visit("limit", limit,
+          doc("Bytes of its files together, e.g. 4GiB; nothing is added beyond.", "bytes"));
   }
 };
 

@@ -23,13 +23,14 @@ struct ImageFile {
 
 /// The options of such a set.
 struct ImageFilesOptions : DatasetOptions {
-  std::string exif_orientation = "apply";  // apply | ignore (as Pillow's convert("RGB") does)
+  std::string exif_orientation = "apply";
   DecodedCacheOptions decoded_cache;
   template <class Visitor>
   void common_fields(Visitor&& visit) {
     DatasetOptions::common_fields(visit);
-    visit("exif_orientation", exif_orientation, one_of({"apply", "ignore"}));
-    visit("decoded_cache", decoded_cache, not_identity);
+    visit("exif_orientation", exif_orientation, one_of({"apply", "ignore"}),
+          doc("apply: turn images as their EXIF says; ignore: do not, as Pillow's convert."));
+    visit("decoded_cache", decoded_cache, not_identity, doc("Decoded images, kept on disk."));
   }
 };
 

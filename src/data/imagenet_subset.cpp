@@ -40,18 +40,22 @@ constexpr std::array<uint32_t, 100> kLucir1993{
 
 struct ImageNetSubsetOptions : ImageFilesOptions {
   ImageNetSubsetOptions() { root = "datasets/imagenet"; }
-  std::string definition =
-      "first100";  // first100 | lucir1993 | present: whatever classes are there
-  std::string train = "train", val = "val";  // folders below root
-  std::string train_list, val_list;          // files of "path label" lines, paths below root
+  std::string definition = "first100";
+  std::string train = "train", val = "val";
+  std::string train_list, val_list;
   template <class Visitor>
   void fields(Visitor&& visit) {
     common_fields(visit);
-    visit("definition", definition, one_of({"first100", "lucir1993", "present"}));
-    visit("train", train);
-    visit("val", val);
-    visit("train_list", train_list);
-    visit("val_list", val_list);
+    visit("definition", definition, one_of({"first100", "lucir1993", "present"}),
+          doc("Which 100 classes. first100: the first by WordNet id; lucir1993: those that numpy's "
+              "seed 1993 draws; present: whatever classes are there.",
+              "", "first100: PODNet; lucir1993: LUCIR"));
+    visit("train", train, doc("Folder of training images, below root."));
+    visit("val", val, doc("Folder of validation images, which are the test images, below root."));
+    visit("train_list", train_list,
+          doc("File of 'path label' lines that names the training images, in place of the folder; "
+              "paths are below root."));
+    visit("val_list", val_list, doc("The same for the test images."));
   }
 };
 
@@ -105,6 +109,7 @@ const Registered<DatasetKind> kImageNetSubset{
        return with_options(open(options, split), options);
      },
      [](const Section& section) { return section_json<ImageNetSubsetOptions>(section); },
+     describe_fields<ImageNetSubsetOptions>,
      // ImageNet-1k's classes have 732 to 1,300 training images and 50 for validation.
      [](const Section& section, Split split) {
        const auto options = read_section<ImageNetSubsetOptions>(section);

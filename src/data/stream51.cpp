@@ -21,15 +21,17 @@ constexpr double kEnlarge = 1.1;
 
 struct Stream51Options : ImageFilesOptions {
   Stream51Options() { root = "datasets/Stream-51"; }
-  int64_t frame_stride = 1;      // every so many frames of a video count
-  bool crop = true;              // to the object's box
-  std::string novelty = "drop";  // test images of no class: drop | only (all of them, as class 0)
+  int64_t frame_stride = 1;
+  bool crop = true;
+  std::string novelty = "drop";
   template <class Visitor>
   void fields(Visitor&& visit) {
     common_fields(visit);
-    visit("frame_stride", frame_stride, at_least(1));
-    visit("crop", crop);
-    visit("novelty", novelty, one_of({"drop", "only"}));
+    visit("frame_stride", frame_stride, at_least(1),
+          doc("Keep one in so many frames of a video.", "frames"));
+    visit("crop", crop, doc("Crop to the object's box, enlarged by 1.1; false: the whole frame."));
+    visit("novelty", novelty, one_of({"drop", "only"}),
+          doc("Test images of no class: drop them, or take only them, as class 0."));
   }
 };
 
@@ -146,6 +148,7 @@ const Registered<DatasetKind> kStream51{
                            options);
      },
      [](const Section& section) { return section_json<Stream51Options>(section); },
+     describe_fields<Stream51Options>,
      [](const Section& section, Split split) {
        const auto options = read_section<Stream51Options>(section);
        if (split == Split::kTest) {

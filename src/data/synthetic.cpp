@@ -27,22 +27,27 @@ namespace {
 
 struct SyntheticOptions : DatasetOptions {
   int64_t classes = 20;
-  int64_t first_class = 0;  // where in the table of 768 classes the slice begins
+  int64_t first_class = 0;
   int64_t train_per_class = 100, test_per_class = 25;
   int64_t image_size = 32;
-  double difficulty = 0.5;  // 0: all images of a class are the same
-  int64_t data_seed = 7;    // apart from the run's seed, so that runs compare
+  double difficulty = 0.5;
+  int64_t data_seed = 7;
 
   template <class Visitor>
   void fields(Visitor&& visit) {
     common_fields(visit);
-    visit("classes", classes, at_least(1));
-    visit("first_class", first_class, at_least(0));
-    visit("train_per_class", train_per_class, between(1, 100000));
-    visit("test_per_class", test_per_class, between(1, 100000));
-    visit("image_size", image_size, between(8, 512));
-    visit("difficulty", difficulty, between(0, 1));
-    visit("data_seed", data_seed, at_least(0));
+    visit("classes", classes, at_least(1), doc("Classes of the data set.", "classes"));
+    visit("first_class", first_class, at_least(0),
+          doc("Where in the table of 768 classes they begin."));
+    visit("train_per_class", train_per_class, between(1, 100000),
+          doc("Training images of each class.", "images"));
+    visit("test_per_class", test_per_class, between(1, 100000),
+          doc("Test images of each class.", "images"));
+    visit("image_size", image_size, between(8, 512), doc("Side of an image.", "pixels"));
+    visit("difficulty", difficulty, between(0, 1),
+          doc("How much the images of a class vary: from 0, all the same, to 1."));
+    visit("data_seed", data_seed, at_least(0),
+          doc("Seed of the images, apart from the run's so that runs see the same."));
   }
 };
 
@@ -276,7 +281,8 @@ const Registered<DatasetKind> kSynthetic{
      [](const Section& section) {
        read_options(section);
        return section_json<SyntheticOptions>(section);
-     }}};
+     },
+     describe_fields<SyntheticOptions>}};
 
 }  // namespace
 }  // namespace rep

@@ -20,16 +20,18 @@ namespace rep {
 namespace {
 
 struct AperOptions {
-  int64_t bottleneck = 64;  // of an adapter (nn/adapter.h)
+  int64_t bottleneck = 64;
   double adapter_scale = 0.1;
   double adapter_dropout = 0.1;
-  std::vector<std::string> branches{"plain", "adapted"};  // whose features make an image's
+  std::vector<std::string> branches{"plain", "adapted"};
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("bottleneck", bottleneck, at_least(1));
-    visit("adapter_scale", adapter_scale, above(0));
-    visit("adapter_dropout", adapter_dropout, between(0, 0.99));
-    visit("branches", branches);
+    visit("bottleneck", bottleneck, at_least(1), doc("Hidden units of an adapter.", "units"));
+    visit("adapter_scale", adapter_scale, above(0), doc("Factor on an adapter's output."));
+    visit("adapter_dropout", adapter_dropout, between(0, 0.99),
+          doc("Dropout of an adapter's hidden units."));
+    visit("branches", branches,
+          doc("Whose features an image is compared by: plain, adapted, or both side by side."));
   }
   bool has(const std::string& branch) const {
     return std::count(branches.begin(), branches.end(), branch) > 0;

@@ -22,21 +22,25 @@ namespace {
 constexpr double kFeatureNormEps = 1e-5;
 
 struct AptOptions {
-  std::vector<int64_t> layers;         // blocks, from 0; empty: all
-  std::string merge = "ema";           // what tests use: ema | none: the vectors as trained last
-  double merge_alpha = 0.7;            // share of the earlier tasks' vectors
-  std::string head = "cosine_weight";  // weights of length 1, no bias | linear
-  std::string feature_norm = "fixed";  // a second norm of the feature: fixed | trained | off
+  std::vector<int64_t> layers;
+  std::string merge = "ema";
+  double merge_alpha = 0.7;
+  std::string head = "cosine_weight";
+  std::string feature_norm = "fixed";
   double init_std = 0.02;
 
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("layers", layers);
-    visit("merge", merge, one_of({"ema", "none"}));
-    visit("merge_alpha", merge_alpha, between(0, 1));
-    visit("head", head, one_of({"cosine_weight", "linear"}));
-    visit("feature_norm", feature_norm, one_of({"fixed", "trained", "off"}));
-    visit("init_std", init_std, above(0));
+    visit("layers", layers, doc("Blocks, from 0, with prompts; empty: all.", "blocks"));
+    visit("merge", merge, one_of({"ema", "none"}),
+          doc("What tests use. ema: the vectors averaged over tasks; none: as trained last."));
+    visit("merge_alpha", merge_alpha, between(0, 1),
+          doc("Share of the earlier tasks' vectors in that average."));
+    visit("head", head, one_of({"cosine_weight", "linear"}),
+          doc("Classifier. cosine_weight: weights of unit length, no bias; linear."));
+    visit("feature_norm", feature_norm, one_of({"fixed", "trained", "off"}),
+          doc("Second norm of the feature: fixed (a standardisation), trained, or off."));
+    visit("init_std", init_std, above(0), doc("Standard deviation of the initial vectors."));
   }
 };
 

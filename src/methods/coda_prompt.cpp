@@ -17,17 +17,21 @@ namespace rep {
 namespace {
 
 struct CodaOptions {
-  int64_t pool_size = 100;    // M, shared out equally among the tasks
-  int64_t prompt_length = 8;  // rows: the first half are keys, the second values
+  int64_t pool_size = 100;
+  int64_t prompt_length = 8;
   std::vector<int64_t> layers{0, 1, 2, 3, 4};
-  double ortho_weight = 0.0;  // mu; the published scripts' 0, the paper's 0.1
+  double ortho_weight = 0.0;
 
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("pool_size", pool_size, at_least(1));
-    visit("prompt_length", prompt_length, at_least(2));
-    visit("layers", layers);
-    visit("ortho_weight", ortho_weight, at_least(0));
+    visit("pool_size", pool_size, at_least(1),
+          doc("Prompt components (M), shared out equally among the tasks.", "components"));
+    visit("prompt_length", prompt_length, at_least(2),
+          doc("Rows of a component: the first half are keys, the second values.", "tokens"));
+    visit("layers", layers, doc("Blocks, from 0, with prompts.", "blocks"));
+    visit("ortho_weight", ortho_weight, at_least(0),
+          doc("Weight of the orthogonality loss (mu); the paper has 0.1.", "",
+              "0: the published scripts"));
   }
 };
 

@@ -61,27 +61,32 @@ namespace {
 constexpr size_t kPublishedLayers = 7;
 
 struct ConvPromptOptions {
-  int64_t prompt_length = 20;  // tokens
+  int64_t prompt_length = 20;
   int64_t kernel_size = 17;
-  std::vector<int64_t> layers;       // blocks, from 0; empty: the first seven
-  int64_t kernels = 5;               // that every task adds to each layer and head
-  std::vector<int64_t> new_kernels;  // a number for each task, in place of `kernels`
-  double change_weight = 0.01;       // on the L1 change of what all tasks share
-  double norm_lr_factor = 0.005;     // the norms' learning rate after the first task
+  std::vector<int64_t> layers;
+  int64_t kernels = 5;
+  std::vector<int64_t> new_kernels;
+  double change_weight = 0.01;
+  double norm_lr_factor = 0.005;
   bool train_keys = false;
-  std::string dropped = "latest";  // what a layer adds when its predecessor was dropped: or zero
+  std::string dropped = "latest";
 
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("prompt_length", prompt_length, at_least(1));
-    visit("kernel_size", kernel_size, at_least(1));
-    visit("layers", layers);
-    visit("kernels", kernels, at_least(1));
-    visit("new_kernels", new_kernels);
-    visit("change_weight", change_weight, at_least(0));
-    visit("norm_lr_factor", norm_lr_factor, at_least(0));
-    visit("train_keys", train_keys);
-    visit("dropped", dropped, one_of({"latest", "zero"}));
+    visit("prompt_length", prompt_length, at_least(1), doc("Tokens of a prompt.", "tokens"));
+    visit("kernel_size", kernel_size, at_least(1), doc("Side of a convolution kernel."));
+    visit("layers", layers, doc("Blocks, from 0, with prompts; empty: the first seven.", "blocks"));
+    visit("kernels", kernels, at_least(1),
+          doc("Kernels that each task adds to every prompted block and head.", "kernels"));
+    visit("new_kernels", new_kernels, doc("Kernels of each task, in place of kernels.", "kernels"));
+    visit("change_weight", change_weight, at_least(0),
+          doc("Weight of the L1 change of what all tasks share."));
+    visit("norm_lr_factor", norm_lr_factor, at_least(0),
+          doc("Factor on the learning rate of the backbone's norms after the first task."));
+    visit("train_keys", train_keys,
+          doc("Train the keys, as the paper says; the authors' code leaves them as drawn."));
+    visit("dropped", dropped, one_of({"latest", "zero"}),
+          doc("What a block adds when the one before was dropped: its latest prompt, or zero."));
   }
 };
 

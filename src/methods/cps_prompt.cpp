@@ -16,7 +16,8 @@ const Registered<MethodKind> kCpsPrompt{
     "cps_prompt",
     "CPS-Prompt 2026: coda_prompt with token_merging cps and train.decoupled (arXiv 2604.07399)",
     {[](const MethodContext& context) { return coda_prompt().make(context); },
-     [](const Section& section) { return coda_prompt().options(section); }}};
+     [](const Section& section) { return coda_prompt().options(section); },
+     [] { return coda_prompt().describe(); }}};
 
 const Registered<MethodDefaults> kDefaults{"cps_prompt", "", {R"(
 efficiency: {token_merging: {kind: cps, ratio: 0.4, temperature: 0.1}}

@@ -12,20 +12,20 @@ namespace rep {
 namespace {
 
 struct DerOptions : ReplayOptions {
-  double alpha = 0.3;  // weight of the stored logits
+  double alpha = 0.3;
   template <class Visitor>
   void fields(Visitor&& visit) {
     replay_fields(visit);
-    visit("alpha", alpha, at_least(0));
+    visit("alpha", alpha, at_least(0), doc("Weight of the distance to the stored logits."));
   }
 };
 
 struct DerppOptions : DerOptions {
-  double beta = 0.5;  // weight of the second draw's cross-entropy
+  double beta = 0.5;
   template <class Visitor>
   void fields(Visitor&& visit) {
     DerOptions::fields(visit);
-    visit("beta", beta, at_least(0));
+    visit("beta", beta, at_least(0), doc("Weight of the cross-entropy of a second draw."));
   }
 };
 

@@ -17,27 +17,35 @@ namespace rep {
 namespace {
 
 struct DualPromptOptions {
-  int64_t pool_size = 10;                     // M, one a task
-  int64_t prompt_length = 5;                  // tokens of an expert prompt
-  int64_t general_length = 5;                 // tokens of a general prompt
-  std::vector<int64_t> general_layers{0, 1};  // blocks, from 0
+  int64_t pool_size = 10;
+  int64_t prompt_length = 5;
+  int64_t general_length = 5;
+  std::vector<int64_t> general_layers{0, 1};
   std::vector<int64_t> expert_layers{2, 3, 4};
   double pull_weight = 1.0;
-  std::string selection = "per_image";  // at test: or batchwise
-  bool copy_previous = true;            // a new task's expert starts as the previous one's
+  std::string selection = "per_image";
+  bool copy_previous = true;
   bool published_reshape = false;
 
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("pool_size", pool_size, at_least(1));
-    visit("prompt_length", prompt_length, at_least(1));
-    visit("general_length", general_length, at_least(1));
-    visit("general_layers", general_layers);
-    visit("expert_layers", expert_layers);
-    visit("pull_weight", pull_weight, at_least(0));
-    visit("selection", selection, one_of({"per_image", "batchwise"}));
-    visit("copy_previous", copy_previous);
-    visit("published_reshape", published_reshape);
+    visit("pool_size", pool_size, at_least(1),
+          doc("Expert prompts (M), one for each task.", "prompts"));
+    visit("prompt_length", prompt_length, at_least(1),
+          doc("Tokens of an expert prompt.", "tokens"));
+    visit("general_length", general_length, at_least(1),
+          doc("Tokens of a general prompt.", "tokens"));
+    visit("general_layers", general_layers, doc("Blocks, from 0, with general prompts.", "blocks"));
+    visit("expert_layers", expert_layers, doc("Blocks, from 0, with expert prompts.", "blocks"));
+    visit("pull_weight", pull_weight, at_least(0),
+          doc("Weight of the loss that pulls the task's key to the query."));
+    visit("selection", selection, one_of({"per_image", "batchwise"}),
+          doc("At test. per_image: every image selects for itself; batchwise: a batch votes, as "
+              "published code does on CIFAR-100."));
+    visit("copy_previous", copy_previous,
+          doc("A new task's expert prompt starts as the previous one's."));
+    visit("published_reshape", published_reshape,
+          doc("Reshape prompts across the batch as dualprompt-pytorch does; for comparison only."));
   }
 };
 

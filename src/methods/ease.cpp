@@ -67,23 +67,28 @@ torch::Tensor reweighted_logits(const torch::Tensor& features, const torch::Tens
 namespace {
 
 struct EaseOptions {
-  int64_t bottleneck = 64;  // of an adapter (nn/adapter.h)
+  int64_t bottleneck = 64;
   double adapter_scale = 0.1;
   double adapter_dropout = 0.1;
-  double alpha = 0.1;  // what all other adapters count beside a class's own, together
-  double beta = 0;     // what the plain ViT counts, one more pass; 0: not asked
-  std::string complement = "recalc";  // of old classes' prototypes: recalc: all, after every task |
-                                      // newest: in the new subspace, once | zero: none
-  bool reweight = true;               // false: one cosine over all features side by side
+  double alpha = 0.1;
+  double beta = 0;
+  std::string complement = "recalc";
+  bool reweight = true;
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("bottleneck", bottleneck, at_least(1));
-    visit("adapter_scale", adapter_scale, above(0));
-    visit("adapter_dropout", adapter_dropout, between(0, 0.99));
-    visit("alpha", alpha, at_least(0));
-    visit("beta", beta, at_least(0));
-    visit("complement", complement, one_of({"recalc", "newest", "zero"}));
-    visit("reweight", reweight);
+    visit("bottleneck", bottleneck, at_least(1), doc("Hidden units of an adapter.", "units"));
+    visit("adapter_scale", adapter_scale, above(0), doc("Factor on an adapter's output."));
+    visit("adapter_dropout", adapter_dropout, between(0, 0.99),
+          doc("Dropout of an adapter's hidden units."));
+    visit("alpha", alpha, at_least(0),
+          doc("Weight of all other tasks' adapters together, beside 1 for a class's own."));
+    visit("beta", beta, at_least(0),
+          doc("Weight of the plain ViT, for one more pass; 0: not asked."));
+    visit("complement", complement, one_of({"recalc", "newest", "zero"}),
+          doc("Old classes' means in new subspaces. recalc: all, after every task; newest: once, "
+              "in the newest; zero: none."));
+    visit("reweight", reweight,
+          doc("Weigh subspaces by alpha; false: one cosine over all features side by side."));
   }
 };
 

@@ -27,19 +27,25 @@ namespace {
 
 struct EwcOptions : NetworkOptions {
   double lambda = 100;
-  std::string variant = "offline";  // offline | online
-  double gamma = 1;                 // of online: what a task leaves of the importance before it
-  std::string fisher = "exact";     // exact | sampled | empirical
-  int64_t fisher_samples = 500;     // images of a task, drawn at random; 0: all
+  std::string variant = "offline";
+  double gamma = 1;
+  std::string fisher = "exact";
+  int64_t fisher_samples = 500;
 
   template <class Visitor>
   void fields(Visitor&& visit) {
     network_fields(visit);
-    visit("lambda", lambda, at_least(0));
-    visit("variant", variant, one_of({"offline", "online"}));
-    visit("gamma", gamma, between(0, 1));
-    visit("fisher", fisher, one_of({"exact", "sampled", "empirical"}));
-    visit("fisher_samples", fisher_samples, at_least(0));
+    visit("lambda", lambda, at_least(0),
+          doc("Strength of the penalty, lambda / 2 times the sum of F (theta - theta*)^2."));
+    visit("variant", variant, one_of({"offline", "online"}),
+          doc("offline: a penalty for each task; online: one, around the last task's parameters."));
+    visit("gamma", gamma, between(0, 1),
+          doc("online: share of the earlier importance that a task leaves."));
+    visit("fisher", fisher, one_of({"exact", "sampled", "empirical"}),
+          doc("Labels of the Fisher information. exact: the expectation over the model's; sampled: "
+              "one draw from them; empirical: the true ones."));
+    visit("fisher_samples", fisher_samples, at_least(0),
+          doc("Images of a task for the Fisher information; 0: all.", "images"));
   }
 };
 

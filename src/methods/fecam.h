@@ -12,23 +12,27 @@
 namespace rep {
 
 struct FecamOptions {
-  std::string form = "vit";         // vit: features normalised first, and the mean of those;
-                                    // resnet: statistics of features, normalised last; pilot:
-                                    // LAMDA-PILOT's
-  std::string covariance = "full";  // full | diagonal: a class each; common: one, running; none
-  double alpha1 = 1, alpha2 = 0;    // shrinkage: of the mean variance and of the mean covariance
-  int64_t shrink_times = 1;         // the authors' ResNet form shrinks twice
-  bool correlation = true;          // normalise a class's covariance to a correlation
-  double tukey = 1;                 // lambda of Tukey's ladder, x^lambda; 0: log x; 1: none
+  std::string form = "vit";
+  std::string covariance = "full";
+  double alpha1 = 1, alpha2 = 0;
+  int64_t shrink_times = 1;
+  bool correlation = true;
+  double tukey = 1;
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("form", form, one_of({"vit", "resnet", "pilot"}));
-    visit("covariance", covariance, one_of({"full", "diagonal", "common", "none"}));
-    visit("alpha1", alpha1, at_least(0));
-    visit("alpha2", alpha2, at_least(0));
-    visit("shrink_times", shrink_times, between(0, 2));
-    visit("correlation", correlation);
-    visit("tukey", tukey, between(0, 1));
+    visit("form", form, one_of({"vit", "resnet", "pilot"}),
+          doc("Order of normalising features and taking statistics. vit: normalised first; resnet: "
+              "last; pilot: as LAMDA-PILOT."));
+    visit("covariance", covariance, one_of({"full", "diagonal", "common", "none"}),
+          doc("Covariances: a full one or the variances for each class, one common to all, or "
+              "none."));
+    visit("alpha1", alpha1, at_least(0), doc("Shrinkage by the mean variance."));
+    visit("alpha2", alpha2, at_least(0), doc("Shrinkage by the mean covariance."));
+    visit("shrink_times", shrink_times, between(0, 2),
+          doc("How often a covariance is shrunk; the authors' ResNet form does it twice."));
+    visit("correlation", correlation, doc("Normalise a class's covariance to a correlation."));
+    visit("tukey", tukey, between(0, 1),
+          doc("Power of Tukey's transformation of features; 0: the logarithm; 1: none."));
   }
 };
 

@@ -16,14 +16,15 @@ namespace rep {
 namespace {
 
 struct GdumbOptions : NetworkOptions, BufferOptions {
-  double cutmix = 0.5;  // probability that a batch is mixed (Yun et al., arXiv 1905.04899; alpha 1)
+  double cutmix = 0.5;
 
   GdumbOptions() { policy = "greedy"; }
   template <class Visitor>
   void fields(Visitor&& visit) {
     network_fields(visit);
     buffer_fields(visit, {"greedy", "reservoir", "class_balanced"});
-    visit("cutmix", cutmix, between(0, 1));
+    visit("cutmix", cutmix, between(0, 1),
+          doc("Probability that a batch is mixed by CutMix.", "", "arXiv 1905.04899"));
   }
 };
 

@@ -13,28 +13,33 @@
 namespace rep {
 
 struct GenerativeReplayOptions {
-  std::string level = "feature";  // what is generated: feature, of a frozen backbone (cheap, and by
-                                  // far the stronger: images of natural scenes are hard to
-                                  // generate, and a bad picture of a past class teaches the solver
-                                  // nothing) | pixel, for any backbone
-  std::string logits = "seen";    // the classes the training losses see: seen | all of the stream
-  int64_t hidden = 2000;          // width of the VAE's dense layers
+  std::string level = "feature";
+  std::string logits = "seen";
+  int64_t hidden = 2000;
   int64_t latent = 100;
-  int64_t replay_batch = 0;  // generated samples a step; 0: as many as the task's own
-  double gate = 0.7;         // feature: the share of decoder units that a class shuts
-  double temperature = 2;    // feature: of the previous solver's targets
-  int64_t pixel_size = 32;   // pixel: side of the generated pictures, a multiple of 16
+  int64_t replay_batch = 0;
+  double gate = 0.7;
+  double temperature = 2;
+  int64_t pixel_size = 32;
 
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("level", level, one_of({"feature", "pixel"}));
-    visit("logits", logits, one_of({"seen", "all"}));
-    visit("hidden", hidden, at_least(1));
-    visit("latent", latent, at_least(1));
-    visit("replay_batch", replay_batch, at_least(0));
-    visit("gate", gate, between(0, 1));
-    visit("temperature", temperature, above(0));
-    visit("pixel_size", pixel_size, between(16, 64));
+    visit("level", level, one_of({"feature", "pixel"}),
+          doc("What is generated. feature: features of a frozen backbone; pixel: images, for any "
+              "backbone, far weaker on natural scenes."));
+    visit("logits", logits, one_of({"seen", "all"}),
+          doc("Classes that the training losses see: those so far, or all of the stream."));
+    visit("hidden", hidden, at_least(1), doc("Width of the VAE's dense layers.", "units"));
+    visit("latent", latent, at_least(1), doc("Latent dimensions of the VAE.", "dimensions"));
+    visit("replay_batch", replay_batch, at_least(0),
+          doc("Generated samples of a step; 0: as many as the task's own.", "images"));
+    visit("gate", gate, between(0, 1),
+          doc("feature: fraction of the decoder's units that a class shuts.", "",
+              "doi 10.1038/s41467-020-17866-2"));
+    visit("temperature", temperature, above(0),
+          doc("feature: temperature of the previous solver's targets."));
+    visit("pixel_size", pixel_size, between(16, 64),
+          doc("pixel: side of the generated images, a multiple of 16.", "pixels"));
   }
 };
 

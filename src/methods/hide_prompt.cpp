@@ -111,39 +111,51 @@ torch::Tensor per_layer(const torch::Tensor& prompts, bool published_reshape) {
 namespace {
 
 struct HidePromptOptions {
-  int64_t prompt_length = 5;                   // tokens of a task's prompt
-  std::vector<int64_t> layers{0, 1, 2, 3, 4};  // blocks, from 0
-  bool copy_previous = true;                   // a new task's prompts start as the previous one's
-  double prompt_momentum = 0.01;               // m: share of the earlier prompts' mean
+  int64_t prompt_length = 5;
+  std::vector<int64_t> layers{0, 1, 2, 3, 4};
+  bool copy_previous = true;
+  double prompt_momentum = 0.01;
   double contrast_weight = 0.1;
   double contrast_temperature = 0.8;
-  double mlp_lr_factor = 0.1;                 // MLP and head on prompts: on train.optimizer.lr
-  double tii_lr_factor = 1.0 / 60;            // task inference: 5e-4 where the prompts have 0.03
-  std::string statistics = "multi_centroid";  // or covariance, variance
-  int64_t centroids = 10;                     // a class
-  int64_t tap_epochs = 30;                    // alignment on draws; 0: none
+  double mlp_lr_factor = 0.1;
+  double tii_lr_factor = 1.0 / 60;
+  std::string statistics = "multi_centroid";
+  int64_t centroids = 10;
+  int64_t tap_epochs = 30;
   int64_t tap_batch = 120, tii_tap_batch = 24;
   double tap_lr = 0.005, tii_tap_lr = 0.005 * 24 / 256;
   bool published_reshape = false;
 
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("prompt_length", prompt_length, at_least(1));
-    visit("layers", layers);
-    visit("copy_previous", copy_previous);
-    visit("prompt_momentum", prompt_momentum, between(0, 1));
-    visit("contrast_weight", contrast_weight, at_least(0));
-    visit("contrast_temperature", contrast_temperature, above(0));
-    visit("mlp_lr_factor", mlp_lr_factor, at_least(0));
-    visit("tii_lr_factor", tii_lr_factor, at_least(0));
-    visit("statistics", statistics, one_of({"multi_centroid", "covariance", "variance"}));
-    visit("centroids", centroids, at_least(1));
-    visit("tap_epochs", tap_epochs, at_least(0));
-    visit("tap_batch", tap_batch, at_least(1));
-    visit("tii_tap_batch", tii_tap_batch, at_least(1));
-    visit("tap_lr", tap_lr, above(0));
-    visit("tii_tap_lr", tii_tap_lr, above(0));
-    visit("published_reshape", published_reshape);
+    visit("prompt_length", prompt_length, at_least(1), doc("Tokens of a task's prompt.", "tokens"));
+    visit("layers", layers, doc("Blocks, from 0, with prompts.", "blocks"));
+    visit("copy_previous", copy_previous, doc("A new task's prompts start as the previous one's."));
+    visit("prompt_momentum", prompt_momentum, between(0, 1),
+          doc("Share of the earlier prompts' mean in a task's prompts (m)."));
+    visit("contrast_weight", contrast_weight, at_least(0), doc("Weight of the contrastive loss."));
+    visit("contrast_temperature", contrast_temperature, above(0),
+          doc("Temperature of the contrastive loss."));
+    visit("mlp_lr_factor", mlp_lr_factor, at_least(0),
+          doc("Factor on the learning rate of the MLP and head on prompted features."));
+    visit("tii_lr_factor", tii_lr_factor, at_least(0),
+          doc("Factor on the learning rate of the task inference."));
+    visit("statistics", statistics, one_of({"multi_centroid", "covariance", "variance"}),
+          doc("What a class leaves behind for the alignment: centroids of clusters, or mean and "
+              "covariance or variance."));
+    visit("centroids", centroids, at_least(1),
+          doc("Centroids of a class for multi_centroid.", "centroids"));
+    visit("tap_epochs", tap_epochs, at_least(0),
+          doc("Epochs of the alignment on draws; 0: none.", "epochs"));
+    visit("tap_batch", tap_batch, at_least(1),
+          doc("Draws of a step of the classifier's alignment.", "draws"));
+    visit("tii_tap_batch", tii_tap_batch, at_least(1),
+          doc("Draws of a step of the task inference's alignment.", "draws"));
+    visit("tap_lr", tap_lr, above(0), doc("Learning rate of the classifier's alignment."));
+    visit("tii_tap_lr", tii_tap_lr, above(0),
+          doc("Learning rate of the task inference's alignment."));
+    visit("published_reshape", published_reshape,
+          doc("Reshape prompts across the batch as the authors' code does; for comparison only."));
   }
 };
 

@@ -49,21 +49,28 @@ class SubspaceMemory {
 
 struct InfLoraOptions {
   int64_t rank = 10;
-  std::vector<std::string> targets{"k", "v"};  // of q, k, v
-  double lamb = 0.95, lame = 1.0;           // the threshold of task t: lamb + (lame - lamb) t / T
-  std::string energy = "covariance";        // covariance (code) | data (SubspaceMemory::Options)
-  std::string memory = "dualgpm";           // dualgpm | gpm | none: branches anywhere
-  std::string covariance_images = "train";  // of the passes before and after: train (random
-                                            // views, as the code) | test (fixed ones)
+  std::vector<std::string> targets{"k", "v"};
+  double lamb = 0.95, lame = 1.0;
+  std::string energy = "covariance";
+  std::string memory = "dualgpm";
+  std::string covariance_images = "train";
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("rank", rank, at_least(1));
-    visit("targets", targets);
-    visit("lamb", lamb, between(0, 1));
-    visit("lame", lame, between(0, 1));
-    visit("energy", energy, one_of({"covariance", "data"}));
-    visit("memory", memory, one_of({"dualgpm", "gpm", "none"}));
-    visit("covariance_images", covariance_images, one_of({"train", "test"}));
+    visit("rank", rank, at_least(1), doc("Rank of a task's branches."));
+    visit("targets", targets, doc("Projections with branches, of q, k and v."));
+    visit("lamb", lamb, between(0, 1), doc("Energy that the memory keeps of the first task."));
+    visit("lame", lame, between(0, 1),
+          doc("Energy that it keeps of the last; linear between them."));
+    visit(
+        "energy", energy, one_of({"covariance", "data"}),
+        doc("What energy is measured on. covariance: as the authors' code; data: as GPM's rule."));
+    visit("memory", memory, one_of({"dualgpm", "gpm", "none"}),
+          doc("What earlier tasks' inputs leave as: DualGPM's basis, GPM's, or none, for branches "
+              "anywhere.",
+              "", "arXiv 2303.13856"));
+    visit("covariance_images", covariance_images, one_of({"train", "test"}),
+          doc("Views for the covariances: random training views, as the authors' code, or fixed "
+              "test views."));
   }
 };
 

@@ -17,19 +17,22 @@ namespace rep {
 namespace {
 
 struct L2pOptions {
-  int64_t pool_size = 10;               // M
-  int64_t prompt_length = 5;            // tokens a prompt
-  int64_t top_k = 5;                    // prompts an image
-  double pull_weight = 0.1;             // lambda
-  std::string selection = "per_image";  // or batchwise
+  int64_t pool_size = 10;
+  int64_t prompt_length = 5;
+  int64_t top_k = 5;
+  double pull_weight = 0.1;
+  std::string selection = "per_image";
 
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("pool_size", pool_size, at_least(1));
-    visit("prompt_length", prompt_length, at_least(1));
-    visit("top_k", top_k, at_least(1));
-    visit("pull_weight", pull_weight, at_least(0));
-    visit("selection", selection, one_of({"per_image", "batchwise"}));
+    visit("pool_size", pool_size, at_least(1), doc("Prompts in the pool (M).", "prompts"));
+    visit("prompt_length", prompt_length, at_least(1), doc("Tokens of a prompt.", "tokens"));
+    visit("top_k", top_k, at_least(1), doc("Prompts that an image selects.", "prompts"));
+    visit("pull_weight", pull_weight, at_least(0),
+          doc("Weight of the loss that pulls selected keys to the query (lambda)."));
+    visit("selection", selection, one_of({"per_image", "batchwise"}),
+          doc("per_image: every image selects for itself; batchwise: a batch votes for one set, as "
+              "published code does, which tells tasks apart."));
   }
 };
 

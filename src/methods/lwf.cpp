@@ -17,14 +17,15 @@ namespace rep {
 namespace {
 
 struct LwfOptions : NetworkOptions {
-  double alpha = 1;        // weight of the old classes (lambda_o)
-  double temperature = 2;  // T
+  double alpha = 1;
+  double temperature = 2;
 
   template <class Visitor>
   void fields(Visitor&& visit) {
     network_fields(visit);
-    visit("alpha", alpha, at_least(0));
-    visit("temperature", temperature, above(0));
+    visit("alpha", alpha, at_least(0),
+          doc("Weight of the distillation of old classes (lambda_o)."));
+    visit("temperature", temperature, above(0), doc("Temperature of the distillation (T)."));
   }
 };
 

@@ -121,6 +121,7 @@ struct MethodKind {
   static constexpr const char* kKind = "method";
   std::unique_ptr<Method> (*make)(const MethodContext& context);
   SectionOptions (*options)(const Section& section);  // throws Error on unknown keys
+  Json (*describe)();                                 // the options (describe_fields)
   void (*rearrange)(Stream& stream) = nullptr;  // what the method sees of it; null: all, as it is
 };
 
@@ -130,7 +131,8 @@ MethodKind method_kind() {
   return {[](const MethodContext& context) -> std::unique_ptr<Method> {
             return std::make_unique<M>(context, read_section<Options>(context.options));
           },
-          [](const Section& section) { return section_json<Options>(section); }};
+          [](const Section& section) { return section_json<Options>(section); },
+          describe_fields<Options>};
 }
 
 }  // namespace rep

@@ -14,13 +14,15 @@ namespace rep {
 /// Options of every method that trains a Network; its struct derives from this and its fields()
 /// begins with network_fields(visit).
 struct NetworkOptions {
-  std::string logits = "seen";  // the classes a training loss sees: current (the task's own) |
-                                // seen | all of the stream
-  int64_t hidden = 0;           // width of a ReLU layer between feature and classifier; 0: none
+  std::string logits = "seen";
+  int64_t hidden = 0;
   template <class Visitor>
   void network_fields(Visitor&& visit) {
-    visit("logits", logits, one_of({"current", "seen", "all"}));
-    visit("hidden", hidden, at_least(0));
+    visit("logits", logits, one_of({"current", "seen", "all"}),
+          doc("Classes that a training loss sees. current: the task's own; seen: those so far; "
+              "all: of the whole stream."));
+    visit("hidden", hidden, at_least(0),
+          doc("Width of a ReLU layer between feature and classifier; 0: none.", "units"));
   }
 };
 

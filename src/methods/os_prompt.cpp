@@ -17,30 +17,37 @@ namespace rep {
 namespace {
 
 struct QueryRegularisation {
-  double weight = 0;             // lambda; OS-Prompt++: 1e-4
-  std::string form = "softmax";  // of the cosines with all keys | cosine: of these themselves |
-                                 // token_mse: of the tokens, without keys
+  double weight = 0;
+  std::string form = "softmax";
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("weight", weight, at_least(0));
-    visit("form", form, one_of({"softmax", "cosine", "token_mse"}));
+    visit("weight", weight, at_least(0),
+          doc("Weight of the query regularisation (lambda): 0 is OS-Prompt; OS-Prompt++ takes "
+              "1e-4."));
+    visit("form", form, one_of({"softmax", "cosine", "token_mse"}),
+          doc("What it draws together. softmax: of the cosines with all keys; cosine: the cosines; "
+              "token_mse: the tokens, without keys.",
+              "", "softmax: the paper; token_mse: the authors' code"));
   }
 };
 
 struct OsPromptOptions {
-  int64_t pool_size = 100;    // M, shared out equally among the tasks
-  int64_t prompt_length = 8;  // rows: the first half are keys, the second values
+  int64_t pool_size = 100;
+  int64_t prompt_length = 8;
   std::vector<int64_t> layers{0, 1, 2, 3, 4};
-  bool query_grad = true;  // gradients flow through queries into the prompts of lower layers
+  bool query_grad = true;
   QueryRegularisation qr;
 
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("pool_size", pool_size, at_least(1));
-    visit("prompt_length", prompt_length, at_least(2));
-    visit("layers", layers);
-    visit("query_grad", query_grad);
-    visit("qr", qr);
+    visit("pool_size", pool_size, at_least(1),
+          doc("Prompt components (M), shared out equally among the tasks.", "components"));
+    visit("prompt_length", prompt_length, at_least(2),
+          doc("Rows of a component: the first half are keys, the second values.", "tokens"));
+    visit("layers", layers, doc("Blocks, from 0, with prompts.", "blocks"));
+    visit("query_grad", query_grad,
+          doc("Let gradients flow through queries into the prompts of lower blocks."));
+    visit("qr", qr, doc("Query regularisation, of OS-Prompt++, in training only."));
   }
 };
 

@@ -23,11 +23,11 @@ namespace rep {
 namespace {
 
 struct PnnOptions {
-  int64_t width = 256;  // of the hidden layers
+  int64_t width = 256;
 
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("width", width, at_least(1));
+    visit("width", width, at_least(1), doc("Width of a column's hidden layers.", "units"));
   }
 };
 

@@ -122,18 +122,21 @@ std::vector<double> ridge_losses(const torch::Tensor& fit, const torch::Tensor& 
 namespace {
 
 struct RanpacOptions {
-  int64_t projection = 2000;           // M, random features; 0: the backbone's own
-  std::string first_task = "adapter";  // what adapts the ViT: adapter | none
-  int64_t bottleneck = 64;             // of an adapter (nn/adapter.h)
+  int64_t projection = 2000;
+  std::string first_task = "adapter";
+  int64_t bottleneck = 64;
   double adapter_scale = 0.1;
-  double adapter_dropout = 0;  // of its hidden units; published: 0.1
+  double adapter_dropout = 0;
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("projection", projection, between(0, 100000));
-    visit("first_task", first_task, one_of({"none", "adapter"}));
-    visit("bottleneck", bottleneck, at_least(1));
-    visit("adapter_scale", adapter_scale, above(0));
-    visit("adapter_dropout", adapter_dropout, between(0, 0.99));
+    visit("projection", projection, between(0, 100000),
+          doc("Random features (M); 0: the backbone's own.", "features"));
+    visit("first_task", first_task, one_of({"none", "adapter"}),
+          doc("Whether the first task adapts the ViT by adapters."));
+    visit("bottleneck", bottleneck, at_least(1), doc("Hidden units of an adapter.", "units"));
+    visit("adapter_scale", adapter_scale, above(0), doc("Factor on an adapter's output."));
+    visit("adapter_dropout", adapter_dropout, between(0, 0.99),
+          doc("Dropout of an adapter's hidden units; the authors have 0.1."));
   }
 };
 

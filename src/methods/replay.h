@@ -9,14 +9,15 @@
 namespace rep {
 
 struct ReplayOptions : NetworkOptions, BufferOptions {
-  ReplayOptions() { logits = "all"; }  // as Mammoth trains: over all classes of the stream
-  int64_t replay_batch = 0;            // images from the buffer a step and draw; 0: as many as the
-                                       // task's own
+  ReplayOptions() { logits = "all"; }
+  int64_t replay_batch = 0;
   template <class Visitor>
   void replay_fields(Visitor&& visit) {
     network_fields(visit);
     buffer_fields(visit, {"reservoir", "class_balanced"});
-    visit("replay_batch", replay_batch, at_least(0));
+    visit("replay_batch", replay_batch, at_least(0),
+          doc("Images of a draw from the buffer; 0: as many as the task's own in the step.",
+              "images"));
   }
 };
 

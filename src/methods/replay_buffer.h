@@ -15,14 +15,21 @@ namespace rep {
 
 /// How much of the past a method keeps.
 struct BufferOptions {
-  int64_t buffer_size = 500;         // images at most
-  int64_t buffer_bytes = 0;          // bytes of stored images at most; 0: no such limit
-  std::string policy = "reservoir";  // which images are kept, see ReplayBuffer
+  int64_t buffer_size = 500;
+  int64_t buffer_bytes = 0;
+  std::string policy = "reservoir";
   template <class Visitor>
   void buffer_fields(Visitor&& visit, std::vector<std::string> policies) {
-    visit("buffer_size", buffer_size, at_least(1));
-    visit("buffer_bytes", buffer_bytes, at_least(0));
-    visit("policy", policy, one_of(std::move(policies)));
+    visit("buffer_size", buffer_size, at_least(1), doc("Most stored images.", "images"));
+    visit("buffer_bytes", buffer_bytes, at_least(0),
+          doc("Most bytes of stored images; 0: no limit.", "bytes"));
+    visit("policy", policy, one_of(std::move(policies)),
+          doc("Which images are kept. reservoir: each of the stream with the same probability; "
+              "class_balanced: an image of the largest class makes room; greedy: the same, but a "
+              "full class takes no more; herding: those whose mean is nearest to the class's.",
+              "",
+              "reservoir: Vitter 1985; class_balanced: Chrysakis and Moens 2020; greedy: Prabhu et "
+              "al. 2020; herding: arXiv 1611.07725"));
   }
 };
 

@@ -21,19 +21,25 @@ namespace {
 
 struct SdLoraOptions {
   int64_t rank = 10;
-  std::vector<std::string> targets{"q", "v"};  // of q, k, v, fc1, fc2
+  std::vector<std::string> targets{"q", "v"};
   double init_magnitude = 0.8;
-  std::string rank_schedule = "none";    // none | rr: 8 of 10 from task 4 on, 6 from task 8 on
-  std::string share_magnitude = "task";  // one for all blocks (code) | task_block: one for each
-  bool carry_magnitudes = false;         // false: every task begins from init_magnitude (code)
+  std::string rank_schedule = "none";
+  std::string share_magnitude = "task";
+  bool carry_magnitudes = false;
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("rank", rank, at_least(1));
-    visit("targets", targets);
-    visit("init_magnitude", init_magnitude);
-    visit("rank_schedule", rank_schedule, one_of({"none", "rr"}));
-    visit("share_magnitude", share_magnitude, one_of({"task", "task_block"}));
-    visit("carry_magnitudes", carry_magnitudes);
+    visit("rank", rank, at_least(1), doc("Rank of a task's branches."));
+    visit("targets", targets, doc("Layers with branches, of q, k, v, fc1 and fc2."));
+    visit("init_magnitude", init_magnitude, doc("Magnitude with which a branch begins."));
+    visit("rank_schedule", rank_schedule, one_of({"none", "rr"}),
+          doc("none: the same rank for all tasks; rr: 8 tenths of it from task 4 on, 6 tenths from "
+              "task 8 on."));
+    visit("share_magnitude", share_magnitude, one_of({"task", "task_block"}),
+          doc("A branch's magnitude: one for all blocks (the authors' code), or one for each "
+              "(task_block)."));
+    visit("carry_magnitudes", carry_magnitudes,
+          doc("Magnitudes of earlier branches continue; false: each task starts them anew (the "
+              "authors' code)."));
   }
 };
 

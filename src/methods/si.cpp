@@ -18,13 +18,13 @@ namespace {
 
 struct SiOptions : NetworkOptions {
   double c = 5;
-  double xi = 0.1;  // damps the importance of parameters that hardly moved
+  double xi = 0.1;
 
   template <class Visitor>
   void fields(Visitor&& visit) {
     network_fields(visit);
-    visit("c", c, at_least(0));
-    visit("xi", xi, above(0));
+    visit("c", c, at_least(0), doc("Strength of the penalty."));
+    visit("xi", xi, above(0), doc("Damps the importance of parameters that hardly moved."));
   }
 };
 

@@ -32,24 +32,30 @@ torch::Tensor normalise_by_task(const torch::Tensor& logits, const std::vector<i
 namespace {
 
 struct SlcaOptions {
-  double backbone_lr_factor = 0.01;  // on train.optimizer.lr, which is the heads'
-  bool fresh_norm = true;            // the ViT's last LayerNorm starts anew, as published
+  double backbone_lr_factor = 0.01;
+  bool fresh_norm = true;
   int64_t alignment_epochs = 5;
-  int64_t alignment_samples = 256;  // an epoch, of every class; also the batch size
-  double alignment_lr = 0.01;       // cosine to 0
+  int64_t alignment_samples = 256;
+  double alignment_lr = 0.01;
   double alignment_momentum = 0.9;
   double alignment_weight_decay = 5e-4;
-  double temperature = 0.1;  // of the normalised logits
+  double temperature = 0.1;
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("backbone_lr_factor", backbone_lr_factor, above(0));
-    visit("fresh_norm", fresh_norm);
-    visit("alignment_epochs", alignment_epochs, at_least(0));
-    visit("alignment_samples", alignment_samples, at_least(1));
-    visit("alignment_lr", alignment_lr, above(0));
-    visit("alignment_momentum", alignment_momentum, between(0, 1));
-    visit("alignment_weight_decay", alignment_weight_decay, at_least(0));
-    visit("temperature", temperature, above(0));
+    visit("backbone_lr_factor", backbone_lr_factor, above(0),
+          doc("Factor on the learning rate of the backbone."));
+    visit("fresh_norm", fresh_norm, doc("Start the ViT's last LayerNorm anew, as published."));
+    visit("alignment_epochs", alignment_epochs, at_least(0),
+          doc("Epochs of the classifier's alignment; 0: none.", "epochs"));
+    visit("alignment_samples", alignment_samples, at_least(1),
+          doc("Draws of each class in such an epoch, and its batch.", "draws"));
+    visit("alignment_lr", alignment_lr, above(0),
+          doc("Learning rate of the alignment, cosine to 0."));
+    visit("alignment_momentum", alignment_momentum, between(0, 1),
+          doc("Momentum of the alignment."));
+    visit("alignment_weight_decay", alignment_weight_decay, at_least(0),
+          doc("Weight decay of the alignment."));
+    visit("temperature", temperature, above(0), doc("Temperature of the normalised logits."));
   }
 };
 

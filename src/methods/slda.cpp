@@ -94,14 +94,16 @@ void StreamingLda::state(State& s) {
 namespace {
 
 struct SldaOptions {
-  double shrinkage = 1e-4;    // epsilon
-  bool skip_first = false;    // a class's first image stays out of the covariance
-  std::string base = "none";  // oas: the first task is learned at once, with a shrunk covariance
+  double shrinkage = 1e-4;
+  bool skip_first = false;
+  std::string base = "none";
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("shrinkage", shrinkage, between(1e-10, 1));
-    visit("skip_first", skip_first);
-    visit("base", base, one_of({"none", "oas"}));
+    visit("shrinkage", shrinkage, between(1e-10, 1), doc("Shrinkage of the covariance (epsilon)."));
+    visit("skip_first", skip_first, doc("Leave a class's first image out of the covariance."));
+    visit("base", base, one_of({"none", "oas"}),
+          doc("none: image by image from the start; oas: the first task at once, with an "
+              "OAS-shrunk covariance."));
   }
 };
 
