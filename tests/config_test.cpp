@@ -121,7 +121,8 @@ TEST(Config, UnknownKeyNamesLineAndTheLikelyWord) {
   EXPECT_EQ(parse_error("seed: 1\ntrian: {epochs: 1}\n"),
             "a.yaml:2: unknown key 'trian' (did you mean 'train'?)");
   EXPECT_EQ(parse_error("eval: {zebra: 1}"),
-            "a.yaml:1: unknown key 'zebra'; known: batch_size, classes, offline_result");
+            "a.yaml:1: unknown key 'zebra'; known: batch_size, classes, every, every_tasks, "
+            "offline_result");
 }
 
 TEST(Config, WrongTypeNamesLineKeyAndValue) {
@@ -444,6 +445,28 @@ TEST(RunIdentity, LeavesOutWhatNoNumberDependsOn) {
     EXPECT_NE(identity_of(other), plain) << other;
   }
   EXPECT_NE(identity(Config(), {{"weights", "a"}}), identity(Config(), {{"weights", "b"}}));
+}
+
+TEST(RunIdentity, OfEarlierRunsSaysNothingOfKeysThatCameLater) {
+  const Json plain = identity_of("");
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : plain["stream"].items()) keys.push_back(key);
+  EXPECT_EQ(keys, (std::vector<std::string>{"tasks", "class_order", "classes_per_task",
+                                            "initial_classes", "order", "order_seed"}));
+  EXPECT_FALSE(plain["eval"].contains("every"));
+  for (const char* same :
+       {"stream: {kind: class_incremental, validation: 0, domain_order: natural}",
+        "stream: {blurry: {disjoint: 0.5, blur: 0.1, varied: false}}", "stream: {blurry: {}}",
+        "eval: {every: 0, every_tasks: 1}"}) {
+    EXPECT_EQ(identity_of(same), plain) << same;
+  }
+  for (const char* other :
+       {"stream: {kind: online}", "stream: {validation: 0.1}", "stream: {domain_order: seed}",
+        "stream: {blurry: {disjoint: 0.4}}", "eval: {every: 100}", "eval: {every_tasks: 2}"}) {
+    EXPECT_NE(identity_of(other), plain) << other;
+  }
+  EXPECT_EQ(identity_of("stream: {blurry: {blur: 0.2}}")["stream"]["blurry"].dump(),
+            R"({"blur":0.2})");
 }
 
 struct IdentityOptions {

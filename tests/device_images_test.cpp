@@ -263,7 +263,7 @@ TEST_P(OnDevice, OpensSmallSquaresOntoAGpuOnly) {
     Section section{
         "synthetic", YAML::Load("{classes: 2, train_per_class: 2, " + options + "}"), "test", {}};
     section.node["name"] = "synthetic";
-    return open_dataset(section, Split::kTrain, 42, device());
+    return on_device(open_dataset(section, Split::kTrain, 42), device());
   };
   const auto there = [](const std::unique_ptr<Dataset>& data) {
     return dynamic_cast<const DeviceImages*>(data.get()) != nullptr;

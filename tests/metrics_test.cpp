@@ -18,7 +18,8 @@ double metric(const std::string& name, const AccuracyMatrix& matrix) {
 const AccuracyMatrix kHand{{{80}, {90, 60}, {50, 75, 40}}, {100, 100, 200}};
 
 TEST(Metrics, AreThoseOfTheResultSchema) {
-  const std::vector<std::string> expected = {"average_accuracy",
+  const std::vector<std::string> expected = {"anytime_auc",
+                                             "average_accuracy",
                                              "average_accuracy_micro",
                                              "average_incremental_accuracy",
                                              "backward_transfer",
@@ -42,6 +43,13 @@ TEST(Metrics, EqualTheHandComputedMatrix) {
   EXPECT_DOUBLE_EQ(metric("backward_transfer", kHand), -7.5);           // ((50-80) + (75-60)) / 2
   // ((80-90)/1 + ((90-50) + (60-75))/2) / 2 = (-10 + 12.5) / 2
   EXPECT_DOUBLE_EQ(metric("forgetting_coda", kHand), 1.25);
+}
+
+TEST(Metrics, TheAreaUnderTheAnytimeCurveIsItsMean) {
+  AccuracyMatrix m = kHand;
+  EXPECT_FALSE(all_metrics(m).contains("anytime_auc"));
+  m.anytime = {100, 50, 75, 25};
+  EXPECT_DOUBLE_EQ(all_metrics(m)["anytime_auc"].get<double>(), 62.5);  // 250 / 4
 }
 
 TEST(Metrics, AllAreReportedByName) {

@@ -21,6 +21,7 @@ struct Written {
   double lr = 0.001;
   bool merging = false;
   std::string fingerprint = "data";
+  std::string evaluated_on = "test";
 };
 
 std::string put(const std::string& folder, const Written& w) {
@@ -34,7 +35,7 @@ std::string put(const std::string& folder, const Written& w) {
                      {{"token_merging", {{"kind", w.merging ? "atom" : "none"}}},
                       {"layer_dropping", {{"kind", "none"}}}}},
                     {"train", {{"optimizer", {{"lr", w.lr}}}}}};
-  const Json result{
+  Json result{
       {"complete", w.complete},
       {"name", "exp-" + w.method},
       {"config", config},
@@ -51,6 +52,7 @@ std::string put(const std::string& folder, const Written& w) {
           {"peak_tensor_bytes", 5000000},
           {"seconds", {{"train", 6}}}}},
         {"state_bytes", 7000}}}};
+  if (w.evaluated_on != "test") result["evaluated_on"] = w.evaluated_on;
   std::filesystem::create_directories(folder);
   return write_text(folder + "/result.json", result.dump());
 }
@@ -69,6 +71,29 @@ bool has_note(const Json& report, const std::string& part) {
     if (note.get<std::string>().find(part) != std::string::npos) return true;
   }
   return false;
+}
+
+TEST(Report, NeverMixesValidationImagesWithTestImages) {
+  const std::string root = fresh_folder("report_validation");
+  put(root + "/a", {"l2p", 1, 50});
+  put(root + "/b", {"l2p", 2, 90, true, 0.001, false, "data", "validation"});
+  put(root + "/c", {"er", 1, 40});
+  for (const bool grouped : {false, true}) {
+    ReportOptions asked = options(root);
+    if (grouped) asked.group_by = {"method.name"};
+    const Json json = report(asked);
+    ASSERT_EQ(json["rows"].size(), 3U) << json.dump(1);
+    for (const Json& row : json["rows"]) EXPECT_EQ(row["n"], 1);
+    EXPECT_EQ(json["rows"][2]["settings"]["evaluated_on"], "validation");
+  }
+  // The best of a column is the best of the tests.
+  const std::string table = make_report(options(root, "table"));
+  EXPECT_NE(table.find("*50.00*"), std::string::npos) << table;
+  EXPECT_EQ(table.find("*90.00*"), std::string::npos) << table;
+
+  const std::string alone = fresh_folder("report_validation_alone");
+  put(alone + "/b", {"l2p", 2, 90, true, 0.001, false, "data", "validation"});
+  EXPECT_TRUE(has_note(report(options(alone)), "accuracies are of validation images"));
 }
 
 TEST(Report, AveragesOverSeedsWithTheSampleDeviation) {

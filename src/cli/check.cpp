@@ -23,7 +23,7 @@ namespace {
 
 // What the split holds and, where it was published whole, what it lacks.
 std::string describe_split(const Config& config, const Dataset& dataset, Split split) {
-  const std::string name = split == Split::kTrain ? "training" : "test";
+  const std::string name = split == Split::kTrain ? "training" : tested_images(config);
   const Contents contents = contents_of(dataset);
   std::string text = "  " + name + ": " + std::to_string(contents.images) + " images of " +
                      std::to_string(contents.classes) + " classes, " +
@@ -31,7 +31,10 @@ std::string describe_split(const Config& config, const Dataset& dataset, Split s
                      dataset.fingerprint() + "\n";
   const auto official = Registry<DatasetKind>::get().at(config.dataset.name).value.official;
   const char* const limit = split == Split::kTrain ? "limit_train" : "limit_test";
-  if (!official || config.dataset.effective.value(limit, int64_t{0}) > 0) return text;
+  if (!official || config.dataset.effective.value(limit, int64_t{0}) > 0 ||
+      config.stream.validation > 0) {
+    return text;
+  }
   const std::string note = missing_note(dataset, official(config.dataset, split), name);
   return note.empty() ? text : text + "  note: " + note + "\n";
 }
@@ -64,7 +67,7 @@ void check(const std::string& path, const CheckOptions& options) {
   const Session session = open_session(config);
   const Stream& stream = session.stream;
   if (!config.eval.offline_result.empty()) {
-    read_offline_result(config.eval.offline_result, stream.classes());
+    read_offline_result(config.eval.offline_result, stream.classes(), tested_images(config));
   }
   int64_t steps = 0;
   for (const Task& task : stream.tasks) {
@@ -87,8 +90,8 @@ void check(const std::string& path, const CheckOptions& options) {
   }
   std::cout << path << ": good; " << config.method.name << " on " << config.dataset.name << ", "
             << stream.tasks.size() << " tasks of " << stream.num_classes() << " classes, "
-            << session.train->size() << " train and " << session.test->size() << " test images, "
-            << steps << " steps\n"
+            << session.train->size() << " train and " << session.test->size() << " "
+            << tested_images(config) << " images, " << steps << " steps\n"
             << details;
 }
 

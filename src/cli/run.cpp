@@ -45,6 +45,7 @@ std::string summary(const Json& json) {
   const double train_macs = train["select"].get<double>() + train["forward"].get<double>() +
                             train["backward"].get<double>();
   std::string text;
+  if (json["evaluated_on"] == "validation") text += "  of validation images:\n";
   const auto row = [&](const char* name, double value, const char* unit) {
     if (std::isnan(value)) return;  // joint learning forgets nothing
     char line[96];
@@ -59,7 +60,10 @@ std::string summary(const Json& json) {
   row("average accuracy", metrics["average_accuracy"], "%");
   row("average incremental accuracy", metrics["average_incremental_accuracy"], "%");
   row("forgetting", metrics["forgetting"], "points");
-  row("task-incremental accuracy", metrics["task_incremental"]["average_accuracy"], "%");
+  if (metrics.contains("anytime_auc")) row("any-time accuracy (AUC)", metrics["anytime_auc"], "%");
+  if (metrics.contains("task_incremental")) {
+    row("task-incremental accuracy", metrics["task_incremental"]["average_accuracy"], "%");
+  }
   large("training", 2 * train_macs, "FLOP");
   large("testing", 2 * cost["macs"]["eval"].get<double>(), "FLOP");
   large("peak tensor memory", cost["peak_tensor_bytes"], "B");

@@ -10,6 +10,7 @@
 #include "core/numbers.h"
 #include "run/inputs.h"
 #include "run/setup.h"
+#include "study/selection.h"
 #include "study/slurm.h"
 
 namespace rep {
@@ -20,7 +21,7 @@ struct Arguments {
   SweepOptions options;
   SlurmOptions slurm;
   OverrideFlags flags;
-  std::string engine = "local", status;
+  std::string engine = "local", status, select;
   bool dry_run = false;
 };
 
@@ -30,6 +31,20 @@ void refuse_slurm_options(const SlurmOptions& slurm) {
                                     {"--gres", slurm.gres}}) {
     if (value.empty()) continue;
     throw Error(std::string(name) + ": is for --engine slurm; add that, or take it away");
+  }
+}
+
+void refuse_with_select(const Arguments& arguments) {
+  if (arguments.engine != "local") {
+    throw Error(
+        "--select: waits for the runs to choose among them, which --engine slurm does not; submit "
+        "them with --set stream.validation=0.2, then repeat with --select and --engine local");
+  }
+  for (const std::string& axis : arguments.options.grid) {
+    if (axis.rfind("stream.validation=", 0) != 0) continue;
+    throw Error(
+        "--grid stream.validation: accuracies on different validation images do not compare; "
+        "give one share with --set");
   }
 }
 
@@ -43,10 +58,23 @@ void sweep(Arguments& arguments) {
   if (!in_slurm) refuse_slurm_options(arguments.slurm);
   options.set = arguments.flags.overrides();
   if (options.configs.empty()) throw CLI::RequiredError("configs");
-  const std::vector<SweepRun> runs = plan_sweep(options, {read_experiment, InputDigests()});
+  const bool selects = !arguments.select.empty();
+  if (selects) refuse_with_select(arguments);
+  options.on_validation = selects;
+  const ExperimentReader reader{read_experiment, InputDigests()};
+  if (selects && !arguments.dry_run) {
+    catch_interrupts();
+    Progress progress(Progress::Verbosity::kNormal, options.output + "/sweep.log");
+    select_and_test(options, reader, progress);
+    return;
+  }
+  const std::vector<SweepRun> runs = plan_sweep(options, reader);
   if (arguments.dry_run) {
     std::cout << (in_slurm ? describe_batch(options, arguments.slurm, runs)
                            : describe_sweep(options, runs));
+    if (selects) {
+      std::cout << "then the best setting of each configuration, with stream.validation=0\n";
+    }
     return;
   }
   catch_interrupts();
@@ -124,6 +152,11 @@ void add_sweep_command(CLI::App& app) {
       ->capture_default_str();
   command->add_flag("--dry-run", arguments->dry_run,
                     "List the runs and how far they are, or print the batch script; run nothing");
+  command
+      ->add_option("--select", arguments->select,
+                   "validation: run all on a share of the training images (stream.validation, or "
+                   "0.2), choose the best setting of each configuration, and test that alone")
+      ->check(CLI::IsMember({"validation"}));
   add_slurm_options(*command, *arguments);
   command
       ->add_option_function<std::string>(

@@ -18,6 +18,7 @@ namespace {
 
 constexpr size_t kLargestFile = size_t{1} << 20;
 constexpr size_t kDeepest = 50;
+constexpr int64_t kAnytimeInterval = 100;  // images, i-Blurry's eval_period
 
 /// What YAML text is called in messages: a file with line numbers, or one "--set KEY".
 struct Source {
@@ -229,6 +230,15 @@ void read_method_defaults(const YAML::Node& root, Config& config) {
   reader.reject_unknown_keys();
 }
 
+// Of a kind of stream that is one pass.
+void read_stream_defaults(const YAML::Node& root, Config& config) {
+  if (!root.IsMap() || !root["stream"].IsDefined() || !root["stream"].IsMap()) return;
+  const YAML::Node kind = root["stream"]["kind"];
+  if (!kind.IsDefined() || !kind.IsScalar() || kind.Scalar() != "online") return;
+  config.train.epochs = 1;
+  config.eval.every = kAnytimeInterval;
+}
+
 }  // namespace
 
 Config load_config(const std::string& path, const std::vector<std::string>& overrides) {
@@ -245,6 +255,7 @@ Config parse_config(const std::string& text, const std::string& file,
   }
   Config config;
   read_method_defaults(root, config);
+  read_stream_defaults(root, config);
   FieldReader reader(root, file, "");
   config.fields(reader);
   reader.reject_unknown_keys();

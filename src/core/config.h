@@ -11,8 +11,28 @@ namespace rep {
 // One experiment. Every struct has the defaults in place; key == field == JSON key == the paper's
 // word.
 
+/// Blurred task boundaries: i-Blurry (Koh et al., arXiv 2110.10031) and Si-Blurry (Moon et al.,
+/// arXiv 2308.09303), whose N and M these are, as shares.
+struct BlurryConfig {
+  double disjoint = 0.5;
+  double blur = 0.1;
+  bool varied = false;
+  int64_t seed = -1;
+  template <class Visitor>
+  void fields(Visitor&& visit) {
+    visit("disjoint", disjoint, between(0, 1),
+          doc("N: share of the classes that are in one task alone.", "", "i-Blurry"));
+    visit("blur", blur, between(0, 1),
+          doc("M: share of the other classes' images that are dealt to all tasks.", "", "i-Blurry"));
+    visit("varied", varied, doc("Tasks of unequal sizes, drawn.", "", "Si-Blurry"));
+    visit("seed", seed, between(-1, 4294967295.0),
+          doc("Seed of the draws, the authors' rnd_seed; -1: the run's."));
+  }
+};
+
 /// How the data set is cut into tasks (data/stream.h).
 struct StreamConfig {
+  std::string kind = "class_incremental";
   int64_t tasks = 10;
   WordOrList class_order = std::string("natural");
   std::vector<int64_t> classes_per_task;
@@ -20,6 +40,9 @@ struct StreamConfig {
   std::string order = "shuffled";
   int64_t order_seed = 10;
   int64_t stop_after = 0;
+  double validation = 0;
+  WordOrList domain_order = std::string("natural");
+  BlurryConfig blurry;
 
   template <class Visitor>
   void fields(Visitor&& visit) {
@@ -45,6 +68,16 @@ struct StreamConfig {
               "", "Stream-51"));
     visit("stop_after", stop_after, at_least(0),
           doc("Tasks that are learnt, of all of the stream; 0: all.", "tasks"));
+    visit("kind", kind, one_of({"class_incremental", "domain_incremental", "online", "blurry"}),
+          doc("What differs between tasks. class_incremental: the classes; domain_incremental: the "
+              "domain, all classes being in each; online: the classes, every image once, in one pass; "
+              "blurry: the classes, with blurred boundaries."));
+    visit("validation", validation, between(0, 0.9),
+          doc("Share of each class's training images that is tested on, instead of the test images, "
+              "which are not opened, and not trained on; 0: none."));
+    visit("domain_order", domain_order,
+          doc("Order of a domain-incremental stream's domains: natural, seed or a list."));
+    visit("blurry", blurry);
   }
 };
 
@@ -322,6 +355,8 @@ struct TrainConfig {
 struct EvalConfig {
   int64_t batch_size = 64;
   std::string classes = "seen";
+  int64_t every = 0;
+  int64_t every_tasks = 1;
   std::string offline_result;
   template <class Visitor>
   void fields(Visitor&& visit) {
@@ -329,6 +364,11 @@ struct EvalConfig {
     visit("classes", classes, one_of({"seen", "all"}),
           doc("Classes among which a test image is scored. seen: those of the tasks so far; all: "
               "of the whole stream, as published code of L2P and DualPrompt does."));
+    visit("every", every, at_least(0),
+          doc("Images learned between two tests of the any-time accuracy; 0: none.", "images",
+              "i-Blurry (arXiv 2110.10031)"));
+    visit("every_tasks", every_tasks, at_least(1),
+          doc("All tasks so far are tested after every so manyth task, and after the last.", "tasks"));
     visit(
         "offline_result", offline_result, other_path,
         doc("result.json of joint learning on the same stream, with which the result says omega."));

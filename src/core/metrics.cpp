@@ -112,6 +112,14 @@ double forgetting_coda(const AccuracyMatrix& m) {
   });
 }
 
+/// (1/K) sum_k c[k] of the accuracies c at equal intervals: the area under their curve over its
+/// length, as A_auc in the authors' main.py.
+double anytime_auc(const AccuracyMatrix& m) {
+  double sum = 0;
+  for (const double accuracy : m.anytime) sum += accuracy;
+  return sum / static_cast<double>(m.anytime.size());
+}
+
 const Registered<Metric> kAverageAccuracy{
     "average_accuracy",
     "final accuracy, mean over tasks: Lopez-Paz and Ranzato 2017 (GEM, arXiv 1706.08840), ACC",
@@ -149,6 +157,11 @@ const Registered<Metric> kOmega{
     "accuracy over an offline learner's, mean over steps: Hayes et al. 2019 (arXiv 1809.05922), as "
     "in Stream-51's get_average_results.py",
     {omega, /*needs_offline=*/true}};
+const Registered<Metric> kAnytimeAuc{
+    "anytime_auc",
+    "area under the curve of the any-time accuracy: Koh et al. 2022 (i-Blurry, arXiv 2110.10031), "
+    "A_AUC",
+    {anytime_auc, /*needs_offline=*/false, /*needs_anytime=*/true}};
 
 }  // namespace
 
@@ -169,6 +182,7 @@ Json all_metrics(const AccuracyMatrix& matrix) {
   Json metrics = Json::object();
   for (const auto& [name, metric] : Registry<Metric>::get().entries()) {
     if (metric.value.needs_offline && matrix.offline.size() < matrix.a.size()) continue;
+    if (metric.value.needs_anytime && matrix.anytime.empty()) continue;
     metrics[name] = metric.value.compute(matrix);
   }
   return metrics;

@@ -16,6 +16,7 @@ struct AccuracyMatrix {
   std::vector<std::vector<double>> a;
   std::vector<int64_t> n;
   std::vector<double> offline{};  // what offline_accuracies() of another run gave; empty: unknown
+  std::vector<double> anytime{};  // accuracies at equal intervals of the stream; empty: unknown
 };
 
 /// For each t, the percent of the test images of tasks 0..t that a learner of all their training
@@ -27,11 +28,11 @@ std::vector<double> offline_accuracies(const AccuracyMatrix& offline);
 struct Metric {
   static constexpr const char* kKind = "metric";
   std::function<double(const AccuracyMatrix&)> compute;
-  bool needs_offline = false;
+  bool needs_offline = false, needs_anytime = false;
 };
 
 /// Every registered metric of a matrix of at least one row, by name; what needs an offline run's
-/// accuracies only where the matrix has them.
+/// accuracies, or those at intervals, only where the matrix has them.
 Json all_metrics(const AccuracyMatrix& matrix);
 
 }  // namespace rep

@@ -10,7 +10,8 @@
 namespace rep {
 
 std::vector<double> read_offline_result(const std::string& path,
-                                        const std::vector<std::vector<int64_t>>& classes) {
+                                        const std::vector<std::vector<int64_t>>& classes,
+                                        const std::string& tested) {
   const auto fail = [&](const std::string& why) {
     throw Error("eval.offline_result: " + path + " " + why +
                 "; give the result.json of a finished run (method joint) on the same stream");
@@ -21,6 +22,8 @@ std::vector<double> read_offline_result(const std::string& path,
   AccuracyMatrix matrix;
   try {  // the file's shape is whatever it is: at() and get() throw where it is another
     if (!json.at("complete").get<bool>()) fail("is of an unfinished run");
+    if (json.value("evaluated_on", "test") != tested)
+      fail("was not tested on " + tested + " images");
     if (json.at("tasks").size() != tasks) fail("is of another number of tasks");
     const Json& rows = json.at("accuracy").at("class_incremental");
     for (size_t t = 0; t < tasks; ++t) {

@@ -63,6 +63,8 @@ enum class RandomUse : uint64_t {
   kReplayDraw,
   kReplayView,
   kPatchSampling,
+  kValidation,
+  kDomainOrder,
   kRandomFeatures = 1001,  // RanPAC's
   kQueryProjection = 1002,
   kGeneratedPictures = 1003,

@@ -89,11 +89,12 @@ std::string missing_note(const Dataset& dataset, const OfficialCounts& official,
   return text.empty() ? "" : set + "is a part of the published one; it lacks " + text;
 }
 
-std::vector<std::string> check_data(const Dataset& train, const Dataset& test) {
+std::vector<std::string> check_data(const Dataset& train, const Dataset& test,
+                                    const std::string& tested) {
   require_files(train, "training");
-  require_files(test, "test");
+  require_files(test, tested);
   require_every_class(train, "training");
-  require_every_class(test, "test");
+  require_every_class(test, tested);
   std::vector<std::string> notes = train.notes();
   for (std::string& note : test.notes()) {
     if (std::find(notes.begin(), notes.end(), note) == notes.end()) {

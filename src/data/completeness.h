@@ -26,8 +26,9 @@ std::string missing_note(const Dataset& dataset, const OfficialCounts& official,
 
 /// What every command that learns looks at before its first step. Throws Error for image files that
 /// are missing or empty, and for classes without a training or a test image. Returns what is worth
-/// a note: what was left out when the sets were opened.
-std::vector<std::string> check_data(const Dataset& train, const Dataset& test);
+/// a note: what was left out when the sets were opened. `tested`: what the images of `test` are.
+std::vector<std::string> check_data(const Dataset& train, const Dataset& test,
+                                    const std::string& tested = "test");
 
 /// Decodes every image, by as many threads as there are cores. Returns what is wrong with each that
 /// cannot be decoded, in stored order.

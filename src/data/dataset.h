@@ -24,6 +24,10 @@ class Dataset {
   /// Of frames of videos: whether each image begins one, which then goes on to the next beginning.
   /// [size], or empty where images are not frames.
   virtual std::vector<bool> sequence_starts() const { return {}; }
+  /// Of images of several domains (styles, seasons, cameras): each one's, in the order of
+  /// domain_names(). [size], or empty where there is but one.
+  virtual std::vector<int64_t> domains() const { return {}; }
+  virtual std::vector<std::string> domain_names() const { return {}; }
   /// Height and width of every image, where all are squares of one size that is known before any is
   /// read; 0 elsewhere.
   virtual int64_t side() const { return 0; }
@@ -76,6 +80,17 @@ struct DatasetKind {
 /// images of each class in stored order. Throws Error, also for a class whose name is not UTF-8,
 /// which no result could hold.
 std::unique_ptr<Dataset> open_dataset(const Section& section, Split split, int64_t seed);
+
+/// What a run trains on and what it tests on.
+struct Splits {
+  std::unique_ptr<Dataset> train, test;
+};
+
+/// Both splits. With a share in stream.validation the test split is not opened: `test` is then that
+/// share of each class's training images, to the nearest whole number but at least one, drawn by
+/// the seed, and `train` is the rest, at least one image a class. Throws Error, also for a class of
+/// one training image.
+Splits open_splits(const Config& config);
 
 /// Every data set's options hold these; its struct derives from it and its fields() begins with
 /// common_fields(visit).

@@ -36,9 +36,7 @@ DeviceImages::DeviceImages(std::unique_ptr<Dataset> dataset, const torch::Device
   pixels_ = pixels.to(device);
 }
 
-std::unique_ptr<Dataset> open_dataset(const Section& section, Split split, int64_t seed,
-                                      const torch::Device& device) {
-  auto dataset = open_dataset(section, split, seed);
+std::unique_ptr<Dataset> on_device(std::unique_ptr<Dataset> dataset, const torch::Device& device) {
   const int64_t side = dataset->side();
   if (!device.is_cuda() || side == 0 || side > kMaxSideOnDevice) return dataset;
   return std::make_unique<DeviceImages>(std::move(dataset), device);

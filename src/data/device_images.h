@@ -25,6 +25,8 @@ class DeviceImages final : public Dataset {
   const std::vector<int64_t>& labels() const override { return dataset_->labels(); }
   const std::vector<std::string>& class_names() const override { return dataset_->class_names(); }
   std::vector<bool> sequence_starts() const override { return dataset_->sequence_starts(); }
+  std::vector<int64_t> domains() const override { return dataset_->domains(); }
+  std::vector<std::string> domain_names() const override { return dataset_->domain_names(); }
   int64_t side() const override { return dataset_->side(); }
   int64_t stored_bytes(int64_t index) const override { return dataset_->stored_bytes(index); }
   Image image(int64_t index) const override { return dataset_->image(index); }
@@ -43,10 +45,9 @@ class DeviceImages final : public Dataset {
   torch::Tensor pixels_;
 };
 
-/// open_dataset() for learning on that device: as DeviceImages where that is a GPU and the images
-/// are squares of one size, at most kMaxSideOnDevice.
-std::unique_ptr<Dataset> open_dataset(const Section& section, Split split, int64_t seed,
-                                      const torch::Device& device);
+/// For learning on that device: as DeviceImages where that is a GPU and the images are squares of
+/// one size, at most kMaxSideOnDevice.
+std::unique_ptr<Dataset> on_device(std::unique_ptr<Dataset> dataset, const torch::Device& device);
 
 /// The network's input [B, 3, S, S] of images[indices], in the bits of Transform::apply(): two
 /// matrix products an image, each rounded to bytes as Pillow does. All tensors lie on one device,

@@ -9,6 +9,7 @@
 #include "core/files.h"
 #include "core/hash.h"
 #include "core/numbers.h"
+#include "core/random.h"
 #include "core/utf8.h"
 
 namespace rep {
@@ -50,6 +51,13 @@ std::vector<bool> ImageFiles::sequence_starts() const {
   for (const ImageFile& file : files_) starts.push_back(file.first_frame);
   const bool any = std::find(starts.begin(), starts.end(), true) != starts.end();
   return any ? starts : std::vector<bool>{};
+}
+
+std::vector<int64_t> ImageFiles::domains() const {
+  std::vector<int64_t> domains;
+  if (domain_names_.empty()) return domains;
+  for (const ImageFile& file : files_) domains.push_back(file.domain);
+  return domains;
 }
 
 int64_t ImageFiles::stored_bytes(int64_t index) const {
@@ -154,6 +162,22 @@ std::string ImageFiles::fingerprint_of(const std::vector<int64_t>& images,
     }
   }
   return hash.hex();
+}
+
+std::vector<std::string> share_of(std::vector<std::string> paths, double share, int64_t seed,
+                                  size_t group, Split split) {
+  std::vector<size_t> order(paths.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  Random({static_cast<uint64_t>(seed), static_cast<uint64_t>(RandomUse::kSubset), group})
+      .shuffle(order);
+  const auto tested = static_cast<size_t>(share * static_cast<double>(paths.size()));
+  const size_t tests = paths.size() < 2 ? 0 : std::max<size_t>(tested, 1);
+  std::vector<std::string> mine;
+  for (size_t i = 0; i < order.size(); ++i) {
+    if ((i < tests) == (split == Split::kTest)) mine.push_back(std::move(paths[order[i]]));
+  }
+  std::sort(mine.begin(), mine.end());
+  return mine;
 }
 
 std::vector<ImageFile> read_image_list(const std::string& path, int64_t num_classes) {

@@ -19,6 +19,7 @@ struct ImageFile {
   int64_t label = 0;
   Region crop;               // what of it counts; height 0: all
   bool first_frame = false;  // of a video
+  int64_t domain = 0;
 };
 
 /// The options of such a set.
@@ -43,11 +44,15 @@ class ImageFiles : public Dataset {
              const std::string& where);
   /// From now on images are turned, and kept when decoded, as the options say. Throws Error.
   void use(const ImageFilesOptions& options);
+  /// Of which domains the files are (ImageFile::domain).
+  void set_domains(std::vector<std::string> names) { domain_names_ = std::move(names); }
   /// What lay beside the files, for notes().
   void set_left_out(const LeftOut& left_out) { left_out_ = left_out.note(); }
   const std::vector<int64_t>& labels() const override { return labels_; }
   const std::vector<std::string>& class_names() const override { return class_names_; }
   std::vector<bool> sequence_starts() const override;
+  std::vector<int64_t> domains() const override;
+  std::vector<std::string> domain_names() const override { return domain_names_; }
   int64_t stored_bytes(int64_t index) const override;
   Image image(int64_t index) const override;
   void part(int64_t index, const Wanted& wanted, ImagePart& out) const override;
@@ -63,7 +68,7 @@ class ImageFiles : public Dataset {
   std::string root_;
   std::vector<ImageFile> files_;
   std::vector<int64_t> labels_;
-  std::vector<std::string> class_names_;
+  std::vector<std::string> class_names_, domain_names_;
   std::string left_out_;
   ExifOrientation exif_ = ExifOrientation::kApply;
   mutable ContentDigests digests_;
@@ -73,6 +78,12 @@ class ImageFiles : public Dataset {
 /// The set, with its options in use.
 std::unique_ptr<Dataset> with_options(std::unique_ptr<ImageFiles> files,
                                       const ImageFilesOptions& options);
+
+/// Of the sorted images of a class (or another group, by its number), where `share` of each group
+/// is for testing, those of the split: a function of seed, group and how many there are. Both
+/// splits get an image at least, where there are two.
+std::vector<std::string> share_of(std::vector<std::string> paths, double share, int64_t seed,
+                                  size_t group, Split split);
 
 /// A list of "path label" lines. Throws Error naming the line.
 std::vector<ImageFile> read_image_list(const std::string& path, int64_t num_classes);

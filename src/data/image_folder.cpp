@@ -9,7 +9,6 @@
 
 #include "core/error.h"
 #include "core/files.h"
-#include "core/random.h"
 #include "core/utf8.h"
 #include "data/image_files.h"
 
@@ -51,25 +50,6 @@ std::vector<std::string> class_folders(const std::string& root, const std::strin
   return names;
 }
 
-// Of a class's sorted images, those of the split: a function of seed, class and their number. Both
-// splits get an image at least, where there are two.
-std::vector<std::string> share_of(std::vector<std::string> paths, const ImageFolderOptions& options,
-                                  Split split, size_t label) {
-  std::vector<size_t> order(paths.size());
-  for (size_t i = 0; i < order.size(); ++i) order[i] = i;
-  Random(
-      {static_cast<uint64_t>(options.split_seed), static_cast<uint64_t>(RandomUse::kSubset), label})
-      .shuffle(order);
-  const auto share = static_cast<size_t>(options.test_share * static_cast<double>(paths.size()));
-  const size_t tests = paths.size() < 2 ? 0 : std::max<size_t>(share, 1);
-  std::vector<std::string> mine;
-  for (size_t i = 0; i < order.size(); ++i) {
-    if ((i < tests) == (split == Split::kTest)) mine.push_back(std::move(paths[order[i]]));
-  }
-  std::sort(mine.begin(), mine.end());
-  return mine;
-}
-
 // Tiny-ImageNet's validation images lie in one folder, with a table "file <tab> class <tab> box".
 std::vector<ImageFile> annotated(const std::string& root, const std::string& folder,
                                  const std::vector<std::string>& classes) {
@@ -108,7 +88,9 @@ std::vector<ImageFile> files_of(const ImageFolderOptions& options, Split split,
                   options.train + "; both halves need every class");
     }
     auto paths = image_paths_below(options.root, below, left_out);
-    if (options.test_share > 0) paths = share_of(std::move(paths), options, split, label);
+    if (options.test_share > 0) {
+      paths = share_of(std::move(paths), options.test_share, options.split_seed, label, split);
+    }
     for (std::string& path : paths) {
       files.push_back({std::move(path), static_cast<int64_t>(label), {}});
     }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <numeric>
-#include <random>
 #include <utility>
 
 namespace rep {
@@ -81,6 +80,23 @@ std::vector<int64_t> python_shuffled(int64_t n, uint32_t seed) {
     std::swap(order[i], order[j]);
   }
   return order;
+}
+
+std::vector<int64_t> TorchDraws::permutation(int64_t n) {
+  std::vector<int64_t> order = iota(n);
+  for (size_t i = 0; i + 1 < order.size(); ++i) {
+    const auto draw = static_cast<uint32_t>(generator_());
+    std::swap(order[i], order[i + draw % (order.size() - i)]);
+  }
+  return order;
+}
+
+std::vector<int64_t> TorchDraws::below(int64_t high, int64_t count) {
+  std::vector<int64_t> numbers;
+  for (int64_t i = 0; i < count; ++i) {
+    numbers.push_back(static_cast<int64_t>(static_cast<uint32_t>(generator_()) % high));
+  }
+  return numbers;
 }
 
 }  // namespace rep

@@ -11,6 +11,7 @@
 #include "core/numbers.h"
 #include "core/random.h"
 #include "data/published_shuffles.h"
+#include "data/stream_kinds.h"
 
 namespace rep {
 namespace {
@@ -172,6 +173,17 @@ std::vector<int64_t> order_of_images(const Dataset& train, const StreamConfig& c
   return order;
 }
 
+/// Keys that say something of one kind of stream only.
+void refuse_idle_keys(const StreamConfig& config) {
+  const Json is = to_json(config), was = to_json(StreamConfig());
+  for (const auto& [key, kind] :
+       {std::pair{"domain_order", "domain_incremental"}, {"blurry", "blurry"}}) {
+    if (config.kind == kind || is[key] == was[key]) continue;
+    throw Error(std::string("stream.") + key + ": is of stream.kind " + kind +
+                ", and this stream is " + config.kind + "; take one of them away");
+  }
+}
+
 /// Puts each image into the task that owns its class, in the given order.
 void assign_to_tasks(const Dataset& dataset, const std::vector<int64_t>& order,
                      const std::vector<int64_t>& position, const std::vector<size_t>& owner,
@@ -202,11 +214,22 @@ std::vector<int64_t> make_class_order(const WordOrList& order, int64_t num_class
   return classes;
 }
 
+std::vector<int64_t> label_of_class(const std::vector<int64_t>& class_order) {
+  std::vector<int64_t> labels(class_order.size());
+  for (size_t i = 0; i < labels.size(); ++i) {
+    labels[static_cast<size_t>(class_order[i])] = static_cast<int64_t>(i);
+  }
+  return labels;
+}
+
 Stream cut_into_tasks(const Dataset& train, const Dataset& test, const StreamConfig& config,
                       int64_t seed) {
   if (train.class_names() != test.class_names()) {
     throw Error("dataset: the training and the test split have different classes; check its root");
   }
+  refuse_idle_keys(config);
+  if (config.kind == "domain_incremental") return cut_by_domain(train, test, config, seed);
+  if (config.kind == "blurry") return cut_blurred(train, test, config, seed);
   Stream stream;
   stream.class_order = make_class_order(config.class_order, train.num_classes(), seed);
   std::vector<size_t> owner;  // by label of the stream: its task
@@ -221,14 +244,17 @@ Stream cut_into_tasks(const Dataset& train, const Dataset& test, const StreamCon
     label += size;
     stream.tasks.push_back(std::move(task));
   }
-  std::vector<int64_t> position(stream.class_order.size());  // by class: its label of the stream
-  for (size_t i = 0; i < position.size(); ++i) {
-    position[static_cast<size_t>(stream.class_order[i])] = static_cast<int64_t>(i);
-  }
+  const std::vector<int64_t> position = label_of_class(stream.class_order);
   assign_to_tasks(train, order_of_images(train, config, stream.class_order), position, owner,
                   &Task::train, stream.tasks);
   assign_to_tasks(test, iota(test.size()), position, owner, &Task::test, stream.tasks);
   return stream;
+}
+
+void test_every(int64_t tasks, Stream& stream) {
+  for (Task& task : stream.tasks) {
+    task.is_tested = (task.index + 1) % tasks == 0 || task.index == stream.tasks.back().index;
+  }
 }
 
 void give_all_training_to_the_last_task(Stream& stream) {

@@ -84,6 +84,7 @@ class Aper final : public Method {
       });
     });
   }
+  bool learns_repeated_classes() const override { return true; }
   torch::Tensor predict(const Batch& batch) override {
     return means_.logits(
         side_by_side([&](const auto& adapters) { return features_.test(batch, adapters); }));

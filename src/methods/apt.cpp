@@ -117,6 +117,8 @@ class Apt final : public Method {
   }
 
   bool has_unseen_logits() const override { return true; }
+  bool learns_repeated_classes() const override { return true; }
+  bool predicts_within_task() const override { return options_.merge == "none"; }
   bool loss_is_within_task() const override { return true; }
   bool can_share_batches() const override { return true; }
   void state(State& s) override {

@@ -13,12 +13,13 @@ ClassMeans::ClassMeans(int64_t num_classes, int64_t dim, torch::Device device)
 
 void ClassMeans::fit(const Task& task, const std::function<void(const Take&)>& each) {
   torch::NoGradGuard no_grad;
-  torch::Tensor sums = torch::zeros_like(means_, torch::kDouble);
+  const int64_t first = task.first_label, size = task.last_label() - first;
+  torch::Tensor sums = means_.to(torch::kDouble);  // of the images before
+  sums.mul_(counts_.unsqueeze(1));
   each([&](const torch::Tensor& features, const torch::Tensor& labels) {
     sums.index_add_(0, labels, features.to(torch::kDouble));
     counts_.index_add_(0, labels, torch::ones_like(labels, counts_.options()));
   });
-  const int64_t first = task.first_label, size = task.last_label() - first;
   means_.narrow(0, first, size)
       .copy_(sums.narrow(0, first, size) /
              counts_.narrow(0, first, size).clamp_min(1).unsqueeze(1));

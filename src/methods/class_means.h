@@ -14,8 +14,8 @@ namespace rep {
 class ClassMeans {
  public:
   ClassMeans(int64_t num_classes, int64_t dim, torch::Device device);
-  /// Takes up the task's classes; `each` calls its argument with features [B, dim] and labels of
-  /// all their images, a batch at a time.
+  /// Takes up the task's images, also of classes that earlier tasks had; `each` calls its argument
+  /// with features [B, dim] and labels of all their images, a batch at a time.
   using Take = std::function<void(const torch::Tensor& features, const torch::Tensor& labels)>;
   void fit(const Task& task, const std::function<void(const Take&)>& each);
   /// Cosines [B, C], -inf for classes without images.

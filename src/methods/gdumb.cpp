@@ -86,6 +86,7 @@ class Gdumb final : public HeadMethod {
     return (1 - other) * cross_entropy(logits, batch) + other * cross_entropy(logits, swapped);
   }
 
+  bool predicts_within_task() const override { return false; }  // it learns from the buffer alone
   int64_t bytes_until_full(int64_t images) const override {
     return buffer_.bytes_until_full(images);
   }

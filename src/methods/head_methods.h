@@ -29,6 +29,8 @@ class HeadMethod : public Method {
     return network_.logits(network_.test_input(batch));
   }
   bool has_unseen_logits() const override { return true; }
+  bool learns_repeated_classes() const override { return true; }
+  bool predicts_within_task() const override { return true; }
   bool loss_is_within_task() const override { return options_.logits == "current"; }
   bool can_share_batches() const override { return true; }
   void state(State& s) override {

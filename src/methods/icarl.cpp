@@ -77,7 +77,9 @@ class Icarl final : public HeadMethod {
     return (-distance).masked_fill(means_.eq(0).all(1), -std::numeric_limits<float>::infinity());
   }
 
-  bool has_unseen_logits() const override { return false; }    // no exemplars, no mean
+  bool has_unseen_logits() const override { return false; }        // no exemplars, no mean
+  bool learns_repeated_classes() const override { return false; }  // a class is herded once
+  bool predicts_within_task() const override { return false; }
   bool loss_is_within_task() const override { return false; }  // a sigmoid a class
 
   void end_task(const Task& task) override {

@@ -92,6 +92,8 @@ class InfLora final : public Method {
   torch::Tensor predict(const Batch& batch) override;
   void end_task(const Task& task) override { end(task, images_of(task, 1)); }
   bool has_unseen_logits() const override { return true; }
+  bool learns_repeated_classes() const override { return true; }
+  bool predicts_within_task() const override { return true; }
   bool loss_is_within_task() const override { return true; }
   bool can_share_batches() const override { return true; }
   void state(State& s) override;

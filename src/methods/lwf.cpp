@@ -41,6 +41,8 @@ class Lwf final : public HeadMethod {
   }
 
   std::vector<TrainedRows> trained_rows() override { return rows_of_seen(); }
+  /// What to distil are the classes before the task's own.
+  bool learns_repeated_classes() const override { return false; }
 
   torch::Tensor loss(const Batch& batch) override {
     const Network::Input input = network_.train_input(batch);

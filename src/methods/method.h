@@ -56,7 +56,7 @@ struct TrainingSet {
 /// A way to learn a stream of tasks. It owns its loss and its state, nothing else: the loop, the
 /// optimiser, the backbone and the measuring are shared. Labels are positions in the stream's class
 /// order, so a task's classes are [first_label, last_label()) and everything seen is [0,
-/// last_label()).
+/// last_label()). Only of a method that learns_repeated_classes() do tasks share classes.
 class Method {
  public:
   virtual ~Method() = default;
@@ -96,6 +96,13 @@ class Method {
   /// Whether the head has weights for every class of the stream from the start, so that a test may
   /// score among all of them (eval.classes: all). Otherwise an unseen class's logits say nothing.
   virtual bool has_unseen_logits() const { return false; }
+  /// Whether it learns right what a later task brings of classes that earlier ones had, too
+  /// (streams of domains and blurred ones). Not where end_task() replaces what it knows of the
+  /// task's classes or a part of the network is made for them.
+  virtual bool learns_repeated_classes() const { return false; }
+  /// Whether predict() answers with what was learned so far in the middle of a task; otherwise only
+  /// end_task() makes the task's answers.
+  virtual bool predicts_within_task() const { return false; }
   virtual void end_task(const Task&) {}
   /// Whether several processes may each take a part of every batch: the loss is a mean over images
   /// (and of what depends on none), an image's logits depend on no other, and nothing else is

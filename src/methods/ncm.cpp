@@ -34,6 +34,7 @@ class Ncm final : public Method {
                          [&](const Batch& batch) { take(features_.fixed(batch), batch.labels); });
     });
   }
+  bool learns_repeated_classes() const override { return true; }
   torch::Tensor predict(const Batch& batch) override {
     return means_.logits(features_.test(batch));
   }

@@ -122,6 +122,8 @@ class OsPrompt final : public Method {
   }
 
   bool has_unseen_logits() const override { return true; }
+  bool learns_repeated_classes() const override { return true; }
+  bool predicts_within_task() const override { return true; }
   bool loss_is_within_task() const override { return options_.qr.weight == 0; }
   bool can_share_batches() const override { return true; }
   void state(State& s) override {

@@ -208,6 +208,7 @@ class Ranpac final : public Method {
     lambda_ = ridge_.solve(lambda_);
   }
 
+  bool learns_repeated_classes() const override { return true; }
   torch::Tensor predict(const Batch& batch) override {
     return ridge_.logits(project(features_.test(batch, adapters_.for_testing())));
   }

@@ -94,6 +94,8 @@ class SdLora final : public Method {
     return training_ ? rows : std::vector<TrainedRows>{};
   }
   bool has_unseen_logits() const override { return true; }
+  bool learns_repeated_classes() const override { return true; }
+  bool predicts_within_task() const override { return true; }
   bool loss_is_within_task() const override { return true; }
   bool can_share_batches() const override { return true; }
 

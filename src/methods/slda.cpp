@@ -131,6 +131,7 @@ class Slda final : public Method {
     lda_.solve(options_.shrinkage);
   }
 
+  bool learns_repeated_classes() const override { return true; }
   torch::Tensor predict(const Batch& batch) override { return lda_.scores(features_.test(batch)); }
 
   void state(State& s) override {

@@ -9,6 +9,7 @@
 #include "core/offline_result.h"
 #include "data/dataset.h"
 #include "revision.h"
+#include "run/anytime.h"
 #include "run/inputs.h"
 #include "run/loops.h"
 #include "run/memory_limit.h"
@@ -35,6 +36,11 @@ Json notes_on(const Session& session) {
   const Learner& learner = session.learner;
   Json notes = session.notes;
   if (learner.world->size() > 1) notes.push_back("costs are those of the first process");
+  if (config.stream.validation > 0) {
+    notes.push_back("stream.validation " + Json(config.stream.validation).dump() +
+                    ": accuracies are of training images that were kept out of training, a choice "
+                    "and not a result; no test image was opened");
+  }
   if (!learner.device.is_cpu()) {
     notes.push_back(
         "a GPU adds floats up in no fixed order (atomics): another run may differ by rounding, and "
@@ -66,11 +72,15 @@ Json make_head(const Session& session, const Json& run_identity) {
       {"train_images", session.train->size()},
       {"test_images", session.test->size()},
       {"fingerprint", session.train->fingerprint() + "-" + session.test->fingerprint()}};
-  Json head{
-      {"name", config.name},       {"rep", {{"version", REP_VERSION}, {"revision", REP_REVISION}}},
-      {"libtorch", TORCH_VERSION}, {"device", describe_device(learner.device)},
-      {"started", now_utc()},      {"config", to_json(config)},
-      {"identity", run_identity},  {"inputs", std::move(inputs)}};
+  Json head{{"name", config.name},
+            {"rep", {{"version", REP_VERSION}, {"revision", REP_REVISION}}},
+            {"libtorch", TORCH_VERSION},
+            {"device", describe_device(learner.device)},
+            {"started", now_utc()},
+            {"config", to_json(config)},
+            {"identity", run_identity},
+            {"inputs", std::move(inputs)},
+            {"evaluated_on", tested_images(config)}};
   if (learner.world->size() > 1) head["device"]["processes"] = learner.world->size();
   if (Json notes = notes_on(session); !notes.empty()) head["notes"] = std::move(notes);
   return head;
@@ -120,8 +130,10 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
   const Json run_identity =
       identity(config, input_digests(config, learner.inputs, *session.train, *session.test));
   Result result(make_head(session, run_identity));
+  if (!session.stream.disjoint) result.set_tasks_share_classes();
   if (!config.eval.offline_result.empty()) {
-    result.set_offline(read_offline_result(config.eval.offline_result, session.stream.classes()));
+    result.set_offline(read_offline_result(config.eval.offline_result, session.stream.classes(),
+                                           tested_images(config)));
   }
 
   // Where it is kept, and who watches. From here on a kill loses nothing that was saved.
@@ -138,7 +150,10 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
   ProgressObserver line(progress, tasks);
   Checkpoints checkpoints(folder, learner, position, result);
   limit.save = [&](Optimizer& optimizer) { checkpoints.save(&optimizer); };
-  const Observers observers{&line, &result, &checkpoints, &limit};
+  AnytimeTests anytime(session, result);
+  Observers observers{&line, &result, &checkpoints, &limit};
+  // Before a checkpoint, which then holds the test of its step.
+  if (config.eval.every > 0) observers.insert(observers.begin() + 2, &anytime);
 
   try {
     while (position.task < tasks) {

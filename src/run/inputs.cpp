@@ -48,9 +48,8 @@ std::string digest_of_path(const std::string& weights) {
 }  // namespace
 
 std::string digests_of_data(const Config& config) {
-  const auto train = open_dataset(config.dataset, Split::kTrain, config.seed);
-  const auto test = open_dataset(config.dataset, Split::kTest, config.seed);
-  return fingerprint_of(*train, *test) + " " + digest_of_names(*train);
+  const Splits splits = open_splits(config);
+  return fingerprint_of(*splits.train, *splits.test) + " " + digest_of_names(*splits.train);
 }
 
 Json input_digests(const Config& config, const Json& loaded, const Dataset& train,
@@ -91,7 +90,8 @@ Json InputDigests::operator()(const Config& config) {
         config);
   }
   // The root alone does not tell two data sets apart; the seed may draw which images there are.
-  digests["dataset"] = once(to_text(config.dataset.effective) + std::to_string(config.seed),
+  digests["dataset"] = once(to_text(config.dataset.effective) + std::to_string(config.seed) + " " +
+                                Json(config.stream.validation).dump(),
                             digests_of_data, config);
   add_class_order(config, digests);
   return digests;

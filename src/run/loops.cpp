@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <functional>
 #include <optional>
 #include <utility>
 
@@ -138,12 +139,11 @@ class TaskTraining {
       options.part = [&](int64_t images) { return rows_of_batch(images, world); };
     }
     // A method's own set (a buffer, or the task beside one) is not the stream and has no order.
-    const bool streamed =
-        session_.config.stream.order != "shuffled" && set_.data == session_.train.get();
-    Loader loader(
-        *set_.data,
-        streamed ? set_.samples : shuffled(set_.samples, options.seed, options.task, options.epoch),
-        session_.learner.transform(session_.config, /*train=*/true), options);
+    Loader loader(*set_.data,
+                  set_.data == session_.train.get()
+                      ? epoch_order(session_.config, task_.index, epoch, set_.samples)
+                      : shuffled(set_.samples, options.seed, options.task, options.epoch),
+                  session_.learner.transform(session_.config, /*train=*/true), options);
     optimizer_.set_lr(scheduled_lr(train_, epoch));
     while (!is_over() && take_step(loader, epoch)) {
     }
@@ -208,6 +208,41 @@ void stop_if_told() {
   if (interrupted()) throw Interrupted("stopped while testing; the task's training is saved");
 }
 
+// What `count` (int64 [n]) says of the logits and labels of each batch of test images, summed up
+// over all processes.
+using Count =
+    std::function<torch::Tensor(const torch::Tensor& logits, const torch::Tensor& labels)>;
+torch::Tensor sum_over_tests(Session& session, const std::vector<Sample>& samples,
+                             const Count& count, int64_t counts, const Observers& observers) {
+  const PhaseScope phase(Phase::kEval);
+  const c10::InferenceMode inference;
+  Learner& learner = session.learner;
+  Loader::Options options;
+  options.batch_size = session.config.eval.batch_size;
+  options.workers = session.config.train.workers;
+  options.device = learner.device;
+  const auto [first, last] = learner.world->part_of(static_cast<int64_t>(samples.size()));
+  Loader loader(*session.test, {samples.begin() + first, samples.begin() + last},
+                learner.transform(session.config, /*train=*/false), options);
+  torch::Tensor sums = torch::zeros({counts}, torch::device(learner.device).dtype(torch::kLong));
+  stop_if_told();  // here also a process without images
+  Batch batch;
+  while (loader.next(batch)) {
+    stop_if_told();
+    sums += count(learner.method->predict(batch), batch.labels);
+    for (Observer* one : observers) one->after_test_batch();
+  }
+  const torch::Tensor stopped = torch::tensor({static_cast<int64_t>(signal_arrived())});
+  torch::Tensor all = torch::cat({sums.cpu(), stopped});
+  learner.world->sum(all);
+  if (all[counts].item<int64_t>() > 0) interrupt();  // before the next test, or after a step
+  return all;
+}
+
+[[noreturn]] void fail_of_nans(const std::string& of) {
+  throw Diverged("some predictions for the test images of " + of + " are not numbers (NaN)");
+}
+
 }  // namespace
 
 int64_t steps_of_task(const TrainConfig& config, int64_t images) {
@@ -232,45 +267,47 @@ void train_task(Session& session, const Task& task, Position& position,
 }
 
 Correct evaluate(Session& session, const Task& task, int64_t seen, const Observers& observers) {
-  const PhaseScope phase(Phase::kEval);
-  const c10::InferenceMode inference;
-  Learner& learner = session.learner;
-  Loader::Options options;
-  options.batch_size = session.config.eval.batch_size;
-  options.workers = session.config.train.workers;
-  options.device = learner.device;
-  const auto [first, last] = learner.world->part_of(static_cast<int64_t>(task.test.size()));
-  Loader loader(*session.test, {task.test.begin() + first, task.test.begin() + last},
-                learner.transform(session.config, /*train=*/false), options);
-  Correct correct;
-  torch::Tensor class_hits = torch::zeros({}, torch::device(learner.device).dtype(torch::kLong));
-  torch::Tensor task_hits = class_hits.clone(), nans = class_hits.clone();
-  stop_if_told();  // here also a process without images
-  Batch batch;
-  while (loader.next(batch)) {
-    stop_if_told();
-    const torch::Tensor logits = learner.method->predict(batch);
+  const auto count = [&](const torch::Tensor& logits, const torch::Tensor& labels) {
     const int64_t candidates = session.config.eval.classes == "all" ? logits.size(1) : seen;
-    nans += logits.narrow(1, 0, candidates).isnan().any();
-    class_hits += count_correct(logits, batch.labels, 0, candidates);
-    task_hits += count_correct(logits, batch.labels, task.first_label, task.last_label());
-    correct.images += batch.size();
-    for (Observer* one : observers) one->after_test_batch();
+    return torch::stack({count_correct(logits, labels, 0, candidates),
+                         count_correct(logits, labels, task.first_label, task.last_label()),
+                         logits.narrow(1, 0, candidates).isnan().any().to(torch::kLong)});
+  };
+  const torch::Tensor sums = sum_over_tests(session, task.test, count, 3, observers);
+  if (sums[2].item<int64_t>() > 0) {
+    fail_of_nans("task " + std::to_string(task.index + 1) + "/" +
+                 std::to_string(session.stream.tasks.size()));
   }
-  torch::Tensor all =
-      torch::tensor({class_hits.item<int64_t>(), task_hits.item<int64_t>(), correct.images,
-                     static_cast<int64_t>(signal_arrived()), nans.item<int64_t>()});
-  learner.world->sum(all);
-  if (all[3].item<int64_t>() > 0) interrupt();  // before the next task's test, or after a step
-  if (all[4].item<int64_t>() > 0) {
-    throw Diverged("some predictions for the test images of task " +
-                   std::to_string(task.index + 1) + "/" +
-                   std::to_string(session.stream.tasks.size()) + " are not numbers (NaN)");
+  return {sums[0].item<int64_t>(), sums[1].item<int64_t>(), static_cast<int64_t>(task.test.size())};
+}
+
+Correct evaluate_shown(Session& session, const std::vector<bool>& shown) {
+  std::vector<Sample> samples;
+  for (const Task& task : session.stream.tasks) {
+    for (const Sample& sample : task.test) {
+      if (shown[static_cast<size_t>(sample.label)]) samples.push_back(sample);
+    }
   }
-  correct.class_incremental = all[0].item<int64_t>();
-  correct.task_incremental = all[1].item<int64_t>();
-  correct.images = all[2].item<int64_t>();
-  return correct;
+  std::vector<int64_t> labels;
+  for (size_t label = 0; label < shown.size(); ++label) {
+    if (shown[label]) labels.push_back(static_cast<int64_t>(label));
+  }
+  const torch::Tensor among = torch::tensor(labels, torch::kLong).to(session.learner.device);
+  const auto count = [&](const torch::Tensor& logits, const torch::Tensor& of) {
+    const torch::Tensor candidates = logits.index_select(1, among);
+    return torch::stack({among.index_select(0, candidates.argmax(1)).eq(of).sum(),
+                         candidates.isnan().any().to(torch::kLong)});
+  };
+  const torch::Tensor sums = sum_over_tests(session, samples, count, 2, {});
+  if (sums[1].item<int64_t>() > 0) fail_of_nans("the classes shown so far");
+  return {sums[0].item<int64_t>(), 0, static_cast<int64_t>(samples.size())};
+}
+
+std::vector<Sample> epoch_order(const Config& config, int64_t task, int64_t epoch,
+                                const std::vector<Sample>& samples) {
+  if (config.stream.order != "shuffled") return samples;
+  return shuffled(samples, static_cast<uint64_t>(config.seed), static_cast<uint64_t>(task),
+                  static_cast<uint64_t>(epoch));
 }
 
 }  // namespace rep

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "core/config.h"
 #include "data/stream.h"
@@ -41,11 +42,18 @@ int64_t first_head_step(const TrainConfig& config, int64_t images);
 void train_task(Session& session, const Task& task, Position& position,
                 const Observers& observers = {});
 
+/// A task's training images in the order in which the loop takes them in an epoch.
+std::vector<Sample> epoch_order(const Config& config, int64_t task, int64_t epoch,
+                                const std::vector<Sample>& samples);
+
 /// Correct answers among `task`'s test images: against the classes [0, seen), or all of the stream
 /// (eval.classes: all), and against the task's own.
 struct Correct {
   int64_t class_incremental = 0, task_incremental = 0, images = 0;
 };
 Correct evaluate(Session& session, const Task& task, int64_t seen, const Observers& observers = {});
+/// class_incremental among the test images of the classes that are `shown` (by label), against
+/// these classes.
+Correct evaluate_shown(Session& session, const std::vector<bool>& shown);
 
 }  // namespace rep

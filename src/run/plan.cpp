@@ -46,8 +46,7 @@ void stand_in_for_pretraining(Config& config, std::vector<std::string>& notes) {
 
 void stand_in_for_images(Config& config, std::vector<std::string>& notes) {
   try {
-    open_dataset(config.dataset, Split::kTrain, config.seed);
-    open_dataset(config.dataset, Split::kTest, config.seed);
+    open_splits(config);
   } catch (const Error& error) {
     const DatasetKind& kind = Registry<DatasetKind>::get().at(config.dataset.name).value;
     if (!kind.stand_in) {

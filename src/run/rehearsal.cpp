@@ -153,10 +153,22 @@ class Rehearsal {
       measured.push_back(
           {now - before, work_of(step.tokens), share_of(step.iteration - 1, images)});
       before = now;
+      if (measured.size() > 1 || session_.config.eval.every == 0) return;
+      test_within(task);
+      before = metered();
     });
     train_task(session_, task, position, {&watch});
     session_.config.train = whole;
     return measured;
+  }
+
+  // Beside what training holds: a loader's batches in flight, not of images that test() looks at.
+  void test_within(Task task) {
+    const int64_t batch = session_.config.eval.batch_size, all = count_of(task.test);
+    const int64_t count = std::min(Loader::batches_in_flight(train_config().workers) * batch,
+                                   std::max<int64_t>(0, all - batch));
+    task.test.erase(task.test.begin(), task.test.end() - count);
+    evaluate(session_, task, task.last_label());
   }
 
   void take_steps(const Task& task) {
@@ -315,6 +327,7 @@ class Rehearsal {
   // Of an image whose query is not cached, and of one whose is: every image after each task from
   // its own on that is tested.
   void book_tests(const Amount& first, const Amount& again) {
+    book_anytime_tests(again);
     for (const Task& task : tasks()) {
       bool computes_query = true;
       for (int64_t after = task.index; after <= last(); ++after) {
@@ -330,6 +343,19 @@ class Rehearsal {
         forecast_.test_macs += cost.macs;
         forecast_.seconds += cost.seconds;
       }
+    }
+  }
+
+  // Each of the images of all tasks begun by then; the first test of an image is booked elsewhere.
+  void book_anytime_tests(const Amount& again) {
+    const auto until = anytime_tests_until(session_.stream, session_.config.eval.every);
+    int64_t images = 0;
+    for (size_t t = 0; t < until.size(); ++t) {
+      images += count_of(tasks()[t].test);
+      const int64_t tests = until[t] - (t > 0 ? until[t - 1] : 0);
+      const Amount cost = static_cast<double>(tests * images) * again;
+      forecast_.test_macs += cost.macs;
+      forecast_.seconds += cost.seconds;
     }
   }
 

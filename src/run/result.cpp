@@ -87,6 +87,17 @@ std::vector<std::vector<double>> read_matrix(const Json& rows) {
   return matrix;
 }
 
+// A list for each field.
+Json anytime_json(const std::vector<AnytimePoint>& points) {
+  Json json{{"images", Json::array()}, {"accuracy", Json::array()}, {"classes", Json::array()}};
+  for (const AnytimePoint& point : points) {
+    json["images"].push_back(point.images);
+    json["accuracy"].push_back(point.accuracy);
+    json["classes"].push_back(point.classes);
+  }
+  return json;
+}
+
 Json bytes_or_null(int64_t bytes) { return bytes < 0 ? Json(nullptr) : Json(bytes); }
 
 }  // namespace
@@ -129,6 +140,7 @@ void Result::begin_task(const Task& task, const std::vector<std::string>& class_
                     {"train_images", task.train.size()},
                     {"test_images", task.test.size()},
                     {"iterations", 0}});
+  if (!task.domain.empty()) tasks_.back()["domain"] = task.domain;
   class_incremental_.n.push_back(static_cast<int64_t>(task.test.size()));
   task_incremental_.n = class_incremental_.n;
   costs_.emplace_back().steps = StepLog(blocks);
@@ -150,6 +162,11 @@ void Result::add_row(const AccuracyRows& rows) {
   task_incremental_.a.push_back(rows.task_incremental);
 }
 
+void Result::add_anytime(const AnytimePoint& point) {
+  anytime_.push_back(point);
+  class_incremental_.anytime.push_back(point.accuracy);
+}
+
 void Result::change(const Json& config, const Json& identity,
                     const std::vector<std::string>& notes) {
   head_["config"] = config;
@@ -162,12 +179,15 @@ Json Result::to_json() const {
   json.update(head_);
   json["tasks"] = tasks_;
   const size_t tasks = tasks_.size();
-  json["accuracy"] = {{"class_incremental", matrix_json(class_incremental_, tasks)},
-                      {"task_incremental", matrix_json(task_incremental_, tasks)}};
+  json["accuracy"] = {{"class_incremental", matrix_json(class_incremental_, tasks)}};
+  if (!tasks_share_classes_) {
+    json["accuracy"]["task_incremental"] = matrix_json(task_incremental_, tasks);
+  }
+  if (!anytime_.empty()) json["accuracy"]["anytime"] = anytime_json(anytime_);
   json["metrics"] = Json::object();
   if (!class_incremental_.a.empty()) {
     json["metrics"] = all_metrics(class_incremental_);
-    json["metrics"]["task_incremental"] = all_metrics(task_incremental_);
+    if (!tasks_share_classes_) json["metrics"]["task_incremental"] = all_metrics(task_incremental_);
   }
   json["cost"] = cost_json();
   return json;
@@ -240,11 +260,19 @@ void Result::state(State& s) {
   s("parameters", parameters_);
   Json matrices{
       {"class", class_incremental_.a}, {"task", task_incremental_.a}, {"n", class_incremental_.n}};
+  matrices["anytime"] = anytime_json(anytime_);
   s("accuracy", matrices);
   class_incremental_.a = read_matrix(matrices.at("class"));
   task_incremental_.a = read_matrix(matrices.at("task"));
   matrices.at("n").get_to(class_incremental_.n);
   task_incremental_.n = class_incremental_.n;
+  const Json points = matrices.value("anytime", anytime_json({}));  // not in older checkpoints
+  anytime_.clear();
+  class_incremental_.anytime.clear();
+  for (size_t i = 0; i < points.at("images").size(); ++i) {
+    add_anytime({points["images"].at(i).get<int64_t>(), points.at("accuracy").at(i).get<double>(),
+                 points.at("classes").at(i).get<int64_t>()});
+  }
   auto count = static_cast<int64_t>(costs_.size());
   s("costs", count);
   costs_.resize(static_cast<size_t>(count));

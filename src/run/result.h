@@ -33,6 +33,13 @@ struct AccuracyRows {
   std::vector<double> class_incremental, task_incremental;
 };
 
+/// A test in the middle of the stream (run/anytime.h).
+struct AnytimePoint {
+  int64_t images = 0;   // learned before it
+  double accuracy = 0;  // percent
+  int64_t classes = 0;  // shown before it, and tested
+};
+
 /// What a run has to say, as it grows: written to result.json after every task
 /// (results/schema.json).
 class Result final : public Observer {
@@ -56,6 +63,9 @@ class Result final : public Observer {
   void set_queries_computed_once(const std::vector<std::string>& splits) {
     head_["inputs"]["queries_computed_once"] = splits;
   }
+  void add_anytime(const AnytimePoint& point);
+  /// Then accuracies among a task's own classes say nothing, and are left out.
+  void set_tasks_share_classes() { tasks_share_classes_ = true; }
   /// What omega divides by (read_offline_result).
   void set_offline(std::vector<double> accuracies) {
     class_incremental_.offline = std::move(accuracies);
@@ -76,6 +86,8 @@ class Result final : public Observer {
   AccuracyMatrix class_incremental_, task_incremental_;
   std::vector<TaskCost> costs_;
   std::vector<double> step_seconds_;  // for the median; of this process only
+  std::vector<AnytimePoint> anytime_;
+  bool tasks_share_classes_ = false;
   bool complete_ = false;
 };
 

@@ -45,7 +45,8 @@ void add_single_class_note(const Stream& stream, const std::string& name, const 
                   " is among a task's own classes, constant for one, and teaches nothing there");
 }
 
-// Leaves only the tasks that stream.stop_after lets the run learn. The method was made for all of them.
+// Leaves only the tasks that stream.stop_after lets the run learn. The method was made for all of
+// them.
 void stop_early(const StreamConfig& config, Stream& stream) {
   if (config.stop_after == 0) return;
   const auto all = static_cast<int64_t>(stream.tasks.size());
@@ -60,18 +61,52 @@ void stop_early(const StreamConfig& config, Stream& stream) {
     throw Error("stream.stop_after: the first " + std::to_string(config.stop_after) +
                 " tasks have no training images, and the run would learn nothing; leave it out");
   }
+  stream.tasks.back().is_tested = true;  // whatever eval.every_tasks says
+}
+
+// Throws Error where the method cannot learn such a stream, or answer in its middle.
+void refuse_stream(const Config& config, const Stream& stream, const Method& method) {
+  const std::string& name = config.method.name;
+  if (!stream.disjoint && !method.learns_repeated_classes()) {
+    throw Error("stream.kind: " + config.stream.kind +
+                " brings classes of earlier tasks again, which " + name +
+                " does not learn; take another method (docs/streams.md has a list), or disjoint "
+                "tasks");
+  }
+  if (config.eval.every == 0) return;
+  if (!method.predicts_within_task()) {
+    throw Error("eval.every: " + name +
+                ", with these options, answers for a task only when it has ended; take another "
+                "method, or set eval.every to 0");
+  }
+  if (anytime_tests_until(stream, config.eval.every).back() == 0) {
+    throw Error("eval.every: " + std::to_string(config.eval.every) +
+                " is more than the stream's training images; take less");
+  }
 }
 
 }  // namespace
 
 Scenario open_scenario(const Config& config, const torch::Device& device) {
   Scenario scenario;
-  scenario.train = open_dataset(config.dataset, Split::kTrain, config.seed, device);
-  scenario.test = open_dataset(config.dataset, Split::kTest, config.seed, device);
+  Splits splits = open_splits(config);
+  scenario.train = on_device(std::move(splits.train), device);
+  scenario.test = on_device(std::move(splits.test), device);
   scenario.stream = cut_into_tasks(*scenario.train, *scenario.test, config.stream, config.seed);
   const MethodKind& method = Registry<MethodKind>::get().at(config.method.name).value;
+  if (config.eval.every_tasks > 1) test_every(config.eval.every_tasks, scenario.stream);
   if (method.rearrange) method.rearrange(scenario.stream);
   return scenario;
+}
+
+std::vector<int64_t> anytime_tests_until(const Stream& stream, int64_t every) {
+  std::vector<int64_t> tests;
+  int64_t images = 0;
+  for (const Task& task : stream.tasks) {
+    images += static_cast<int64_t>(task.train.size());
+    tests.push_back(every > 0 ? images / every : 0);
+  }
+  return tests;
 }
 
 Session open_session(const Config& config, const std::string& folder,
@@ -80,10 +115,12 @@ Session open_session(const Config& config, const std::string& folder,
   if (device.is_cuda()) meter_cuda_device(device.index());
   seed_everything(config.seed);
   Scenario scenario = open_scenario(config, device);
-  std::vector<std::string> notes = check_data(*scenario.train, *scenario.test);
+  std::vector<std::string> notes =
+      check_data(*scenario.train, *scenario.test, tested_images(config));
   Learner learner(config, scenario.stream, *scenario.train, device, folder);
   learner.join(std::move(world), config);
   stop_early(config.stream, scenario.stream);
+  refuse_stream(config, scenario.stream, *learner.method);
   refuse_short_batches(config.train, scenario.stream, *learner.backbone);
   add_single_class_note(scenario.stream, config.method.name, *learner.method, notes);
   learner.efficiency->queries.cache_test(scenario.test->size());

@@ -15,10 +15,18 @@ namespace rep {
 /// What there is to learn, and in what order: a function of data set, stream and seed, and of the
 /// method only where it learns all tasks at once.
 struct Scenario {
-  std::unique_ptr<Dataset> train, test;
+  std::unique_ptr<Dataset> train, test;  // test: the validation images, where they are tested
   Stream stream;
 };
 Scenario open_scenario(const Config& config, const torch::Device& device);
+
+/// "test" or, with a share in stream.validation, "validation": the images that accuracies are of.
+inline const char* tested_images(const Config& config) {
+  return config.stream.validation > 0 ? "validation" : "test";
+}
+
+/// How many tests of the any-time accuracy (run/anytime.h) there are up to the end of each task.
+std::vector<int64_t> anytime_tests_until(const Stream& stream, int64_t every);
 
 /// And who learns it.
 struct Session : Scenario {

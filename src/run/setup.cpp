@@ -26,6 +26,36 @@ void check_decoupled(const TrainConfig& train) {
   }
 }
 
+// What shows each image once: an online stream, and the any-time accuracy of any stream.
+void check_one_pass(const Config& config) {
+  const bool online = config.stream.kind == "online";
+  if (!online && config.eval.every == 0) return;
+  const std::string what = online ? "stream.kind: online" : "eval.every";
+  const TrainConfig& train = config.train;
+  if (train.epochs != 1) {
+    throw Error("train.epochs: " + what + " is one pass over the stream, not " +
+                std::to_string(train.epochs) + "; set train.epochs to 1");
+  }
+  for (const auto& [key, cuts] : {std::pair{"iterations", train.iterations > 0},
+                                  {"macs", train.macs > 0},
+                                  {"seconds", train.seconds > 0},
+                                  {"drop_last", train.drop_last}}) {
+    if (!cuts) continue;
+    throw Error(std::string("train.") + key + ": " + what +
+                " shows every image once, and this would leave some out; take it away");
+  }
+  if (train.decoupled.phase_ratio != 1) {
+    throw Error("train.decoupled: " + what +
+                " has one pass, and a second phase would need one of its own; set phase_ratio to "
+                "1");
+  }
+  if (config.eval.every > 0 && config.eval.every < train.batch_size) {
+    throw Error("eval.every: " + std::to_string(config.eval.every) +
+                " images are less than a batch of " + std::to_string(train.batch_size) +
+                "; tests lie between steps, so take at least that many");
+  }
+}
+
 }  // namespace
 
 Config read_experiment(const std::string& path, const std::vector<std::string>& overrides) {
@@ -51,6 +81,7 @@ void resolve_sections(Config& config) {
   }
   drop_threshold(config.efficiency.layer_dropping, config.efficiency.token_merging);
   check_decoupled(config.train);
+  check_one_pass(config);
   const QueryBackboneConfig& query = config.efficiency.query_backbone;
   if (!query.name.empty()) vit_options(query.name, family.image_size(config.backbone));
   if (query.name.empty() && !query.weights.empty()) {

@@ -19,7 +19,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kMaxResultBytes = size_t{16} << 20;  // of one result.json
+constexpr size_t kMaxResultBytes = size_t{64} << 20;  // of one result.json
 constexpr int kMaxDepth = 32;
 
 std::string as_text(const Json& value) {
@@ -81,6 +81,8 @@ Run read_run(const std::string& path) {
   } else {
     run.identity = identity_of_old(run);
   }
+  const bool validated = json.contains(kEvaluatedOn) && json[kEvaluatedOn] == "validation";
+  run.identity[kEvaluatedOn] = validated ? "validation" : "test";
   for (const auto& [key, value] : run.identity) run.settings.emplace(key, value);
   run.identity.erase("seed");  // what one averages over
   return run;
@@ -163,7 +165,8 @@ void choose_styles(Table& table) {
 std::vector<std::string> telling_keys(const std::vector<Row>& rows,
                                       const std::set<std::string>& differing) {
   std::vector<std::string> order;
-  for (const char* first : {"dataset.name", "stream.tasks", "backbone.name", "method.name"}) {
+  for (const char* first :
+       {kEvaluatedOn, "dataset.name", "stream.tasks", "backbone.name", "method.name"}) {
     if (differing.count(first)) order.emplace_back(first);
   }
   const auto prefers = [](const std::string& key) {
@@ -218,6 +221,7 @@ Table make_table(const std::vector<Run>& all, const ReportOptions& options) {
     grouping.insert(key);
   }
   if (options.group_by.empty()) grouping = differing;
+  if (differing.count(kEvaluatedOn) > 0) grouping.insert(kEvaluatedOn);  // never averaged
 
   std::map<std::string, size_t> index;
   for (const Run* run : runs) {
@@ -262,6 +266,11 @@ Table make_table(const std::vector<Run>& all, const ReportOptions& options) {
 
   table.label_keys =
       options.group_by.empty() ? telling_keys(table.rows, differing) : options.group_by;
+  if (differing.count(kEvaluatedOn) > 0 &&
+      std::find(table.label_keys.begin(), table.label_keys.end(), kEvaluatedOn) ==
+          table.label_keys.end()) {
+    table.label_keys.insert(table.label_keys.begin(), kEvaluatedOn);
+  }
   for (Row& row : table.rows) {
     for (const std::string& key : table.label_keys) {
       const bool digest = key.rfind("inputs.", 0) == 0;
@@ -285,6 +294,9 @@ Table make_table(const std::vector<Run>& all, const ReportOptions& options) {
     equal += (equal.empty() ? "" : ", ") + std::string(key) + " " + value;
   }
   if (!equal.empty()) table.notes.insert(table.notes.begin(), "held equal: " + equal);
+  if (get(runs.front()->settings, kEvaluatedOn) != "test" && differing.count(kEvaluatedOn) == 0) {
+    table.notes.insert(table.notes.begin(), "accuracies are of validation images, not of a test");
+  }
   std::string also, pooled;
   for (const std::string& key : differing) {
     const bool shown =
@@ -318,6 +330,7 @@ void add_published(const std::string& path, Table& table) {
     if (!file.IsSequence()) throw Error(path + ": has no list 'numbers' of published figures");
     for (const Row& row : table.rows) {
       const Settings& settings = row.runs.front()->settings;
+      if (is_of_validation(row)) continue;  // nothing is published of those
       const auto metric = std::find_if(table.columns.begin(), table.columns.end(),
                                        [](const auto& c) { return c.key == "average_accuracy"; });
       if (metric == table.columns.end()) return;

@@ -18,11 +18,13 @@ std::string number(double value, int digits) {
 std::vector<std::optional<double>> best_of(const Table& table) {
   std::vector<std::optional<double>> best(table.columns.size());
   if (table.rows.size() < 2) return best;
+  // A figure of validation images is not compared with one of a test.
+  const bool all_validation = std::all_of(table.rows.begin(), table.rows.end(), is_of_validation);
   for (size_t c = 0; c < table.columns.size(); ++c) {
     if (table.columns[c].better == 0) continue;
     for (const Row& row : table.rows) {
       const Statistic& s = row.values[c];
-      if (s.n == 0) continue;
+      if (s.n == 0 || is_of_validation(row) != all_validation) continue;
       if (!best[c] || (s.mean - *best[c]) * table.columns[c].better > 0) best[c] = s.mean;
     }
   }

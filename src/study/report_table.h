@@ -56,6 +56,12 @@ struct Row {
   SeriesStyle style{};              // in pictures
 };
 
+/// A key beside those of the identity: "test" or "validation", the images that accuracies are of.
+constexpr const char* kEvaluatedOn = "evaluated_on";
+inline bool is_of_validation(const Row& row) {
+  return row.runs.front()->settings.at(kEvaluatedOn) == "validation";
+}
+
 /// A report before it is written in some format.
 struct Table {
   std::vector<std::string> label_keys;

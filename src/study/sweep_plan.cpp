@@ -186,6 +186,10 @@ std::vector<SweepRun> plan_sweep(const SweepOptions& options, const ExperimentRe
       std::vector<std::string> overrides = options.set;
       overrides.insert(overrides.end(), choices.begin(), choices.end());
       Config config = read(reader, path, overrides, axes);
+      if (options.on_validation && config.stream.validation == 0) {
+        overrides.emplace_back(SweepOptions::kDefaultValidation);
+        config = read(reader, path, overrides, axes);
+      }
       const std::vector<int64_t> own{config.seed};
       for (const int64_t seed : options.seeds.empty() ? own : options.seeds) {
         const bool first = options.seeds.empty() || seed == options.seeds.front();

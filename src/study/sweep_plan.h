@@ -16,7 +16,9 @@ struct SweepOptions {
   std::vector<std::string> grid;     // "key=v1,v2": an axis; each value is YAML
   std::vector<int64_t> seeds;        // none: each configuration's own
   std::string output;                // the folder with one folder a run
-  int64_t jobs = 0;                  // runs at a time; 0: one for two cores, or what SLURM allows
+  bool on_validation = false;        // runs without a share in stream.validation get this one:
+  static constexpr const char* kDefaultValidation = "stream.validation=0.2";
+  int64_t jobs = 0;  // runs at a time; 0: one for two cores, or what SLURM allows
 };
 
 /// How an experiment is read, options of data set and method included, and what its paths lead to
