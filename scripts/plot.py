@@ -5,8 +5,8 @@ usage: scripts/plot.py [--output DIR] [--suffix png,svg] [--rep build/release/re
        rep report --format json ... | scripts/plot.py -
 
 Writes DIR/accuracy (mean over the tasks seen so far, with the deviation over seeds as a band),
-DIR/forgetting (the same), DIR/cost (final accuracy against training MACs, peak bytes and joules)
-and DIR/blocks (the tokens that enter each block of a ViT in a training step that runs it, and the
+DIR/forgetting (the same), DIR/cost (final accuracy against training MACs, peak bytes and joules, with
+an arrow from each method to the same with REP) and DIR/blocks (the tokens that enter each block of a ViT in a training step that runs it, and the
 share of steps that do). What is one line, its colour and its marks is as `rep report` says: a row of
 its table. Needs python3-matplotlib.
 """
@@ -16,8 +16,8 @@ import os
 import subprocess
 import sys
 
-COSTS = [("train_macs", "training, GMAC", 1e-9), ("peak_tensor_bytes", "peak of tensors, MB", 1e-6),
-         ("energy_joules", "energy, J", 1)]
+COSTS = [("train_macs", "training compute, billion multiply-adds (GMAC)", 1e-9),
+         ("peak_tensor_bytes", "peak memory of tensors, MB", 1e-6), ("energy_joules", "energy, J", 1)]
 MARKERS = {"circle": "o", "square": "s", "triangle": "^", "diamond": "D", "cross": "x",
            "triangle_down": "v"}
 
@@ -51,6 +51,18 @@ def legend(axes):
     axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0)
 
 
+def arrows(axes, rows, point):
+    """From each base to its row with REP (`base`, which rep report found by the runs' identity)."""
+    for row in rows:
+        if row["base"] is None:
+            continue
+        start, end = point(rows[row["base"]]), point(row)
+        if start and end:
+            axes.annotate("", xy=end, xytext=start,
+                          arrowprops={"arrowstyle": "-|>", "color": row["style"]["colour"],
+                                      "shrinkA": 5, "shrinkB": 5, "linewidth": 1})
+
+
 def plot_over_tasks(plt, rows, curve, label, save):
     figure, axes = plt.subplots(figsize=(6, 4))
     for row in rows:
@@ -59,7 +71,7 @@ def plot_over_tasks(plt, rows, curve, label, save):
         axes.fill_between(x, [m - d for m, d in zip(mean, sd)], [m + d for m, d in zip(mean, sd)],
                           alpha=0.16, color=row["style"]["colour"], linewidth=0)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set_xlabel("tasks learned")
+    axes.set_xlabel("tasks learnt")
     axes.set_ylabel(label)
     axes.grid(alpha=0.3)
     legend(axes)
@@ -78,19 +90,24 @@ def plot_cost(plt, rows, save):
             if y is not None:
                 axes.errorbar(x["mean"] * scale, y["mean"], y["sd"], x["sd"] * scale, capsize=2,
                               linestyle="", label=row["label"], **style(row))
+
+        def point(row):
+            x, y = row["metrics"][key], row["metrics"]["average_accuracy"]
+            return (x["mean"] * scale, y["mean"]) if y else None
+        arrows(axes, rows, point)
         values = [row["metrics"][key]["mean"] for row in rows]
         if max(values) > 10 * min(values) > 0:
             axes.set_xscale("log")
         axes.set_xlabel(label)
         axes.grid(alpha=0.3, which="both")
-    all_axes[0][0].set_ylabel("average accuracy, %")
+    all_axes[0][0].set_ylabel("average accuracy at the end, %")
     legend(all_axes[0][-1])
     save(figure)
 
 
 def plot_blocks(plt, rows, save):
-    panels = [("tokens_per_block_mean", "tokens that enter", 1),
-              ("block_run_fraction", "training steps that run the block, %", 100)]
+    panels = [("tokens_per_block_mean", "tokens that enter it in a training step", 1),
+              ("block_run_fraction", "training steps that run it, %", 100)]
     figure, all_axes = plt.subplots(1, 2, figsize=(9, 4))
     drawn = set()
     for row in rows:
@@ -106,7 +123,7 @@ def plot_blocks(plt, rows, save):
         return plt.close(figure)
     for axes, (_, label, _) in zip(all_axes, panels):
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set_xlabel("block")
+        axes.set_xlabel("block of the ViT")
         axes.set_ylabel(label)
         axes.set_ylim(0, 1.08 * axes.dataLim.ymax)
         axes.grid(alpha=0.3)

@@ -85,6 +85,7 @@ int run(int argc, char** argv) {
   add_check_command(app);
   add_list_command(app);
   add_inspect_command(app);
+  add_export_command(app);
   add_bench_command(app);
   add_plan_command(app);
   add_pretrain_command(app);

@@ -435,7 +435,7 @@ TEST(RunIdentity, LeavesOutWhatNoNumberDependsOn) {
   const Json plain = identity_of("");
   for (const char* same :
        {"name: other", "device: cpu", "threads: 3", "memory_limit: 2GiB", "train: {workers: 5}",
-        "train: {checkpoint_seconds: 1}", "eval: {offline_result: x.json}",
+        "train: {checkpoint_seconds: 1}", "eval: {offline_result: x.json}", "eval: {predictions: logits}",
         "backbone: {weights: elsewhere.pth}", "train: {epochs: 5}", "seed: 42"}) {
     EXPECT_EQ(identity_of(same), plain) << same;
   }

@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "study/class_results.h"
 #include "tests/run_command.h"
 
 namespace rep {
@@ -196,6 +197,35 @@ TEST(Report, GivesAMethodAndItsRepOneColour) {
   EXPECT_NE(page.find("stroke=\"" + plain["colour"].get<std::string>() + "\""), std::string::npos);
 }
 
+size_t count_of(const std::string& text, const std::string& part) {
+  size_t count = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
+  return count;
+}
+
+// By what the runs are but for REP: a name in common is not enough.
+TEST(Report, PairsARowWithTheSameSettingsWithoutRep) {
+  const std::string root = fresh_folder("report_bases");
+  put(root + "/a", {"l2p", 1, 50});
+  put(root + "/b", {"l2p", 1, 51, true, 0.001, true});
+  put(root + "/c", {"l2p", 1, 52, true, 0.01, true});
+  put(root + "/d", {"er", 1, 53});
+  const Json json = report(options(root));
+  ASSERT_EQ(json["rows"].size(), 4U);
+  std::map<std::string, size_t> place;
+  for (size_t i = 0; i < 4; ++i) place[json["rows"][i]["label"].get<std::string>()] = i;
+  const auto base_of = [&](const std::string& label) {
+    return place.count(label) ? json["rows"][place.at(label)]["base"] : Json("no row " + label);
+  };
+  const std::string base = "l2p, lr 0.001 (n = 1)";
+  EXPECT_EQ(base_of("l2p, lr 0.001 + REP (n = 1)"), place.at(base)) << json["rows"];
+  EXPECT_EQ(base_of("l2p, lr 0.01 + REP (n = 1)"), nullptr);
+  EXPECT_EQ(base_of(base), nullptr);
+  EXPECT_EQ(base_of("er, lr 0.001 (n = 1)"), nullptr);
+  // An arrow from 50 % to 51 % in each of the pictures of MACs, peak and carried bytes.
+  EXPECT_EQ(count_of(make_report(options(root, "html")), "class=\"arrow\""), 3U);
+}
+
 TEST(Report, HasTheCurvesOfEveryRow) {
   const std::string root = fresh_folder("report_curves");
   give_matrix(put(root + "/a", {"l2p", 1, 60}), 60);
@@ -213,7 +243,7 @@ TEST(Report, LabelsRowsByTheFewestKeysAndSaysWhatElseDiffers) {
   put(root + "/c", {"dualprompt", 1, 52, true, 0.003});
   const Json json = report(options(root));
   ASSERT_EQ(json["rows"].size(), 3U);
-  const Json& settings = json["rows"][1]["settings"];
+  const Json& settings = json["rows"][2]["settings"];
   EXPECT_EQ(settings.size(), 2U) << settings;
   EXPECT_EQ(settings["method.name"], "l2p");
   EXPECT_EQ(settings["efficiency.token_merging.kind"], "atom");
@@ -319,12 +349,6 @@ std::string xml_fault(const std::string& page) {
   return open.empty() ? "" : open.back() + " is not closed";
 }
 
-size_t count_of(const std::string& text, const std::string& part) {
-  size_t count = 0;
-  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
-  return count;
-}
-
 TEST(Report, MakesAPageOfTheTableAndPictures) {
   const std::string root = fresh_folder("report_page");
   give_matrix(put(root + "/a", {"l2p", 1, 60}), 60);
@@ -334,12 +358,10 @@ TEST(Report, MakesAPageOfTheTableAndPictures) {
   with.metrics = {"average_accuracy", "train_macs"};
   const std::string page = make_report(with);
   EXPECT_EQ(xml_fault(page), "");
-  EXPECT_NE(page.find("<tr><td class=\"label\">l2p</td><td>2</td><td>62.00 ± 2.83</td>"),
-            std::string::npos)
-      << page;
+  EXPECT_NE(page.find("l2p</span></td><td>2</td><td>62.00 ± 2.83</td>"), std::string::npos) << page;
   EXPECT_NE(page.find("<td><b>70.00</b></td>"), std::string::npos);
   // Accuracy, forgetting, MACs, peak and carried bytes; no joules were measured.
-  EXPECT_EQ(count_of(page, "<svg "), 5U);
+  EXPECT_EQ(count_of(page, "<figure>"), 5U);
   EXPECT_EQ(count_of(page, "class=\"band\""), 1U) << "l2p's accuracy has a deviation of 2.83";
   EXPECT_EQ(count_of(page, "energy"), 0U);
   for (const char* other : {"<script", "href", "src=", "url(", "@import"}) {
@@ -401,7 +423,7 @@ TEST(Report, DrawsTokensAndBlocksOfAStep) {
   put(root + "/none", {"er", 1, 60});
   const std::string page = make_report(options(root, "html"));
   // A fall from 100 to the mean of 80 and 60, of 1 to that of .5 and .75: er has no line.
-  for (const char* title : {"Tokens a block", "Blocks a step"}) {
+  for (const char* title : {"Tokens in each block", "How often each block runs"}) {
     const auto lines = heights(page, title);
     ASSERT_EQ(lines.size(), 1U) << title;
     ASSERT_EQ(lines[0].size(), 2U) << title;
@@ -431,6 +453,97 @@ TEST(Report, APageIsWellFormedWhateverTheResultsSay) {
   const std::string none = make_report(options(put(root + "/only", {"er", 1, 50, false}), "html"));
   EXPECT_EQ(xml_fault(none), "");
   EXPECT_EQ(count_of(none, "No run is finished."), 1U);
+}
+
+/// ant 3 of 4, one taken for bee; bee 4 of 4; cat, of the second task, 1 of 2, one taken for ant;
+/// dog has no images.
+Json four_classes() {
+  const auto line = [](const char* name, Json task, int images, int correct, Json predicted) {
+    return Json{{"class", 7},       {"name", name},       {"task", std::move(task)},
+                {"images", images}, {"correct", correct}, {"predicted", std::move(predicted)}};
+  };
+  return {
+      {"after_task", 1},
+      {"classes",
+       {line("ant", 0, 4, 3, {{"0", 3}, {"1", 1}}), line("bee", 0, 4, 4, {{"1", 4}}),
+        line("<cat>", 1, 2, 1, {{"0", 1}, {"2", 1}}), line("dog", nullptr, 0, 0, Json::object())}}};
+}
+
+TEST(ClassResults, AreCountedByPairAndByTask) {
+  const auto classes = class_results_of({{"confusion", four_classes()}});
+  ASSERT_EQ(classes.size(), 4U);
+  EXPECT_EQ(classes[0].accuracy(), 75);
+  EXPECT_EQ(classes[3].task, -1);
+  const auto pairs = most_confused(classes, 20);
+  ASSERT_EQ(pairs.size(), 2U);
+  EXPECT_EQ(pairs[0].from, 0U);
+  EXPECT_EQ(pairs[0].to, 1U);
+  EXPECT_EQ(pairs[1].from, 2U);
+  EXPECT_EQ(most_confused(classes, 1).size(), 1U);
+  EXPECT_EQ(by_class(classes).shares[0], (std::vector<double>{0.75, 0.25, 0, 0}));
+  const ShareMatrix tasks = by_task(classes);
+  ASSERT_EQ(tasks.names, (std::vector<std::string>{"not tested", "task 1", "task 2"}));
+  EXPECT_EQ(tasks.images[1], (std::vector<int64_t>{0, 8, 0}));
+  EXPECT_EQ(tasks.shares[2], (std::vector<double>{0, 0.5, 0.5}));
+}
+
+TEST(ClassResults, AreNoneWhereAResultIsNotSound) {
+  for (const char* key : {"name", "images", "correct", "predicted"}) {
+    for (const Json& bad : {Json(nullptr), Json(-1), Json(1e30), Json("x"), Json::array()}) {
+      if (bad.is_string() && key == std::string("name")) continue;
+      Json confusion = four_classes();
+      confusion["classes"][1][key] = bad;
+      EXPECT_TRUE(class_results_of({{"confusion", confusion}}).empty()) << key << " " << bad;
+    }
+  }
+  for (const char* position : {"-1", "x", "", "99999999999999999999999"}) {
+    Json confusion = four_classes();
+    confusion["classes"][0]["predicted"] = {{position, 1}};
+    EXPECT_TRUE(class_results_of({{"confusion", confusion}}).empty()) << position;
+  }
+  EXPECT_TRUE(class_results_of({{"confusion", {1, 2}}}).empty());
+  EXPECT_TRUE(class_results_of(Json::object()).empty());
+  Json later = four_classes();  // eval.classes: all, before the last task
+  later["classes"][0]["predicted"] = {{"0", 3}, {"9", 1}};
+  EXPECT_EQ(class_results_of({{"confusion", later}})[0].taken_for.size(), 1U);
+}
+
+TEST(Report, ShowsWhatClassesWereTakenForByName) {
+  const std::string root = fresh_folder("report_classes");
+  const std::string path = put(root + "/a", {"l2p", 1, 60});
+  Json result = read_json(path);
+  result["confusion"] = four_classes();
+  write_text(path, result.dump());
+  put(root + "/b", {"er", 1, 50});
+  std::string page = make_report(options(root, "html"));
+  EXPECT_EQ(xml_fault(page), "");
+  EXPECT_EQ(count_of(page, "<details open"), 1U);
+  EXPECT_NE(page.find("l2p, seed 1: 8 of 10 test images correct, 4 classes"), std::string::npos);
+  EXPECT_NE(page.find("<title>ant taken for bee: 1 images, 25.0 %</title>"), std::string::npos);
+  EXPECT_NE(page.find("&lt;cat&gt;</td><td class=\"label\">ant</td><td>1</td><td>50.0</td>"),
+            std::string::npos);
+  EXPECT_NE(page.find("<span class=\"value\">75.0</span>"), std::string::npos);
+  EXPECT_EQ(count_of(page, "Confusion of classes"), 1U);
+
+  // A hundred classes in ten tasks: a square of tasks, and the twenty worst pairs.
+  Json& classes = result["confusion"]["classes"] = Json::array();
+  for (int i = 0; i < 100; ++i) {
+    classes.push_back(
+        {{"class", i},
+         {"name", "class " + std::to_string(i)},
+         {"task", i / 10},
+         {"images", 100},
+         {"correct", 60},
+         {"predicted", {{std::to_string(i), 60}, {std::to_string((i + 1) % 100), 40}}}});
+  }
+  write_text(path, result.dump());
+  page = make_report(options(root, "html"));
+  EXPECT_EQ(xml_fault(page), "");
+  EXPECT_EQ(count_of(page, "Confusion of tasks"), 1U);
+  EXPECT_NE(page.find("<title>task 1 taken for task 2: 40 images, 4.0 %</title>"),
+            std::string::npos);
+  EXPECT_EQ(count_of(page, "<td>40</td><td>40.0</td>"), 20U);
+  EXPECT_EQ(count_of(page, "<li><span class=\"name\">"), 100U);
 }
 
 TEST(Report, RefusesWhatIsNoResultAndUnknownNames) {

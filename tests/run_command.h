@@ -52,6 +52,19 @@ inline Finished rep_command(const std::string& arguments) {
   return shell_command(REP_EXECUTABLE " " + arguments);
 }
 
+/// Runs `size` processes to their end; the worst exit code, and what all wrote.
+inline Finished run_together(int size, const std::string& arguments) {
+  static int port = 21000 + static_cast<int>(::getpid()) % 20000;
+  const std::string where = "WORLD_SIZE=" + std::to_string(size) +
+                            " MASTER_PORT=" + std::to_string(++port) + " " REP_EXECUTABLE " ";
+  std::string line = "worst=0; processes=";
+  for (int rank = 0; rank < size; ++rank) {
+    line += "; RANK=" + std::to_string(rank) + " " + where + arguments +
+            " & processes=\"$processes $!\"";
+  }
+  return shell_command(line + "; for p in $processes; do wait $p || worst=$?; done; exit $worst");
+}
+
 /// Starts a run, or goes on with the one in `output`, and does not wait for it.
 inline pid_t start_run(const std::string& config, const std::string& output,
                        const std::vector<std::string>& more = {}) {

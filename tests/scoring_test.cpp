@@ -72,6 +72,7 @@ TEST(ScoringTest, AmongTheSeenClassesUnlessAskedOtherwise) {
   EXPECT_EQ(correct.class_incremental, 3);
   EXPECT_EQ(correct.task_incremental, 3);
   EXPECT_EQ(correct.images, 4);
+  EXPECT_EQ(correct.predicted, (std::vector<int64_t>{0, 0, 1, 0}));
 }
 
 TEST(ScoringTest, AmongAllClassesAlsoThoseOfTasksToCome) {
@@ -79,6 +80,7 @@ TEST(ScoringTest, AmongAllClassesAlsoThoseOfTasksToCome) {
   EXPECT_EQ(correct.class_incremental, 1);
   EXPECT_EQ(correct.task_incremental, 3) << "a task's own classes are what they are";
   EXPECT_EQ(correct.images, 4);
+  EXPECT_EQ(correct.predicted, (std::vector<int64_t>{0, 2, 3, 0}));
 }
 
 TEST(ScoringTest, BothAgreeOnceEveryClassWasSeen) {

@@ -17,6 +17,7 @@ void add_check_command(CLI::App& app);
 void add_completion_command(CLI::App& app);
 void add_list_command(CLI::App& app);
 void add_inspect_command(CLI::App& app);
+void add_export_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
 void add_plan_command(CLI::App& app);
 void add_pretrain_command(CLI::App& app);

@@ -18,4 +18,18 @@ std::string human(double value) {
   return text;
 }
 
+std::string grouped(int64_t count) {
+  std::string digits = std::to_string(count);
+  for (auto at = static_cast<int64_t>(digits.size()) - 3; at > 0; at -= 3) {
+    digits.insert(static_cast<size_t>(at), ",");
+  }
+  return digits;
+}
+
+std::string plain(const Json& json) {
+  const std::string text =
+      json.dump(-1, ' ', /*ensure_ascii=*/true, Json::error_handler_t::replace);
+  return json.is_string() ? text.substr(1, text.size() - 2) : text;
+}
+
 }  // namespace rep

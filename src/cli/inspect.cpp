@@ -1,4 +1,4 @@
-// rep inspect: what is in a weight file, a checkpoint or a result.
+// rep inspect: what is in a weight file, a checkpoint, a result or an exported model.
 #include <algorithm>
 #include <filesystem>
 #include <iomanip>
@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "cli/commands.h"
+#include "cli/human.h"
+#include "cli/print_model.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/json.h"
@@ -18,6 +20,7 @@
 #include "formats/weight_file.h"
 #include "nn/weight_names.h"
 #include "nn/weights.h"
+#include "run/export.h"
 
 namespace rep {
 namespace {
@@ -25,28 +28,8 @@ namespace {
 constexpr size_t kMaxResultBytes = size_t{16} << 20;
 constexpr int kMaxDepth = 32;  // of a result's JSON, which is printed by recursion
 
-// JSON text of one line for the terminal: control characters and anything but ASCII escaped.
-std::string one_line(const Json& json) {
-  return json.dump(-1, ' ', /*ensure_ascii=*/true, Json::error_handler_t::replace);
-}
-
-// The same without the quotes around text.
-std::string plain(const Json& json) {
-  const std::string text = one_line(json);
-  return json.is_string() ? text.substr(1, text.size() - 2) : text;
-}
-
 void print_json(const Json& json) {
   std::cout << json.dump(2, ' ', false, Json::error_handler_t::replace) << "\n";
-}
-
-// 5717416 -> "5,717,416"
-std::string grouped(int64_t count) {
-  std::string digits = std::to_string(count);
-  for (auto at = static_cast<int64_t>(digits.size()) - 3; at > 0; at -= 3) {
-    digits.insert(static_cast<size_t>(at), ",");
-  }
-  return digits;
 }
 
 // Every scalar below `json`, an indented line each; lists are left out.
@@ -216,11 +199,18 @@ struct InspectArguments {
 
 void inspect(const InspectArguments& arguments) {
   std::filesystem::path path = arguments.file;
-  if (std::filesystem::is_directory(path)) path /= "result.json";  // a run's folder
+  if (std::filesystem::is_directory(path)) {  // rep export's, or a run's
+    const bool exported = std::filesystem::exists(path / kModelFile);
+    path /= exported ? kModelFile : "result.json";
+  }
   const std::string file_name = path.string(), suffix = path.extension().string();
   // An index of shards is a weight file.
   if (suffix == ".json" && path.stem().extension() != ".index") {
     const Json result = parse(read_file(file_name, kMaxResultBytes), file_name);
+    if (is_model(result)) {
+      if (arguments.json) return print_json(result);
+      return print_model(result, file_name);
+    }
     const Json summary = summarise_result(result, file_name);
     if (arguments.json) {
       print_json(summary);
@@ -243,12 +233,13 @@ void inspect(const InspectArguments& arguments) {
 void add_inspect_command(CLI::App& app) {
   const auto arguments = std::make_shared<InspectArguments>();
   CLI::App* command = app.add_subcommand(
-      "inspect", "Tensors of a weight file or checkpoint, or the summary of a result");
+      "inspect",
+      "Tensors of a weight file or checkpoint, or the summary of a result or an exported model");
   command
       ->add_option(
           "file", arguments->file,
           "Weights or checkpoint (safetensors, npz, PyTorch's, an index of shards), result.json, "
-          "or a run's folder")
+          "a run's folder, or what rep export wrote")
       ->required();
   command
       ->add_option("--key", arguments->key,

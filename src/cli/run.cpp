@@ -27,13 +27,14 @@ struct Arguments {
   std::string config, output, device;
   OverrideFlags flags;
   int64_t seed = -1;
-  bool resume = false, dry_run = false, quiet = false, verbose = false;
+  bool resume = false, save_predictions = false, dry_run = false, quiet = false, verbose = false;
 };
 
 std::vector<std::string> overrides(const Arguments& arguments) {
   std::vector<std::string> all = arguments.flags.overrides();
   if (arguments.seed >= 0) all.push_back("seed=" + std::to_string(arguments.seed));
   if (!arguments.device.empty()) all.push_back("device=" + arguments.device);
+  if (arguments.save_predictions) all.emplace_back("eval.predictions=top5");
   return all;
 }
 
@@ -135,6 +136,9 @@ void add_run_command(CLI::App& app) {
   command->add_option("--output", arguments->output, "The run's folder [results/NAME-sSEED]");
   command->add_option("--device", arguments->device, "auto, cpu, cuda or cuda:N");
   command->add_flag("--resume", arguments->resume, "Go on with the run in the output folder");
+  command->add_flag("--save-predictions", arguments->save_predictions,
+                    "Write the likeliest classes of every test image to DIR/predictions "
+                    "(eval.predictions=top5; logits keeps all logits)");
   command->add_flag("--dry-run", arguments->dry_run,
                     "Print the effective configuration and the tasks; train nothing");
   auto* quiet = command->add_flag("-q,--quiet", arguments->quiet, "Warnings only");

@@ -358,6 +358,7 @@ struct EvalConfig {
   int64_t every = 0;
   int64_t every_tasks = 1;
   std::string offline_result;
+  std::string predictions = "none";
   template <class Visitor>
   void fields(Visitor&& visit) {
     visit("batch_size", batch_size, at_least(1), doc("Images tested at once.", "images"));
@@ -372,6 +373,9 @@ struct EvalConfig {
     visit(
         "offline_result", offline_result, other_path,
         doc("result.json of joint learning on the same stream, with which the result says omega."));
+    visit("predictions", predictions, one_of({"none", "top5", "logits"}), not_identity,
+          doc("What is kept of each test image in DIR/predictions: the five likeliest classes and "
+              "their logits, or the logits of all."));
   }
 };
 

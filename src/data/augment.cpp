@@ -117,6 +117,19 @@ Transform::Transform(const std::string& preset, int64_t size, const Normalisatio
   }
 }
 
+std::string describe_test_view(const std::string& preset, int64_t size) {
+  const std::string side = std::to_string(size), square = side + " x " + side;
+  const auto resize = [&](int64_t shorter, const char* filter) {
+    return "shorter side to " + std::to_string(shorter) + " pixels (" + filter +
+           ", antialiased), then the central " + square;
+  };
+  if (preset == "l2p") return resize(size * 256 / 224, "bicubic");
+  if (preset == "coda") return resize(size, "bilinear");
+  if (preset == "crop")
+    return "to " + square + " pixels (bilinear, antialiased), if it is not that";
+  return "to " + square + " pixels (bicubic, antialiased)";
+}
+
 View Transform::draw(int64_t height, int64_t width, Random random) const {
   const Region whole{0, 0, height, width}, window{0, 0, size_, size_};
   View view;

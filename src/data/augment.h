@@ -76,4 +76,7 @@ class Transform {
   float value_[3][256];  // what the network gets for a byte, by channel
 };
 
+/// What Transform does with a test image, in words.
+std::string describe_test_view(const std::string& preset, int64_t size);
+
 }  // namespace rep

@@ -45,6 +45,9 @@ class ChosenImages : public Dataset {
   }
   std::vector<std::string> domain_names() const override { return whole_->domain_names(); }
   int64_t side() const override { return whole_->side(); }
+  std::string path(int64_t index) const override {
+    return whole_->path(indices_.at(static_cast<size_t>(index)));
+  }
   int64_t stored_bytes(int64_t index) const override {
     return whole_->stored_bytes(indices_.at(static_cast<size_t>(index)));
   }

@@ -31,6 +31,8 @@ class Dataset {
   /// Height and width of every image, where all are squares of one size that is known before any is
   /// read; 0 elsewhere.
   virtual int64_t side() const { return 0; }
+  /// The image's file below the data set's root; "" where an image is not a file of its own.
+  virtual std::string path(int64_t) const { return ""; }
   /// What the image takes on disk: 0 when it is computed, -1 when its file is missing or empty.
   virtual int64_t stored_bytes(int64_t) const { return 0; }
   /// Throws Error naming the file when the image cannot be had.

@@ -28,6 +28,7 @@ class DeviceImages final : public Dataset {
   std::vector<int64_t> domains() const override { return dataset_->domains(); }
   std::vector<std::string> domain_names() const override { return dataset_->domain_names(); }
   int64_t side() const override { return dataset_->side(); }
+  std::string path(int64_t index) const override { return dataset_->path(index); }
   int64_t stored_bytes(int64_t index) const override { return dataset_->stored_bytes(index); }
   Image image(int64_t index) const override { return dataset_->image(index); }
   void part(int64_t index, const Wanted& wanted, ImagePart& out) const override {

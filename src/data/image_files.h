@@ -53,6 +53,9 @@ class ImageFiles : public Dataset {
   std::vector<bool> sequence_starts() const override;
   std::vector<int64_t> domains() const override;
   std::vector<std::string> domain_names() const override { return domain_names_; }
+  std::string path(int64_t index) const override {
+    return files_.at(static_cast<size_t>(index)).path;
+  }
   int64_t stored_bytes(int64_t index) const override;
   Image image(int64_t index) const override;
   void part(int64_t index, const Wanted& wanted, ImagePart& out) const override;

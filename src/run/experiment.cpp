@@ -10,9 +10,11 @@
 #include "data/dataset.h"
 #include "revision.h"
 #include "run/anytime.h"
+#include "run/confusion.h"
 #include "run/inputs.h"
 #include "run/loops.h"
 #include "run/memory_limit.h"
+#include "run/predictions.h"
 #include "run/run_folder.h"
 #include "run/session.h"
 #include "tensor/device.h"
@@ -100,8 +102,13 @@ double percent(int64_t correct, int64_t images) {
 
 // One pass over every task seen so far gives both matrices' next row. After a task that the stream
 // does not test, nothing is known, and JSON says null.
-AccuracyRows test_all_seen(Session& session, const Task& task, const Observers& observers) {
+struct TestOfAllSeen {
   AccuracyRows rows;
+  Json confusion;  // null where nothing was tested
+};
+TestOfAllSeen test_all_seen(Session& session, const Task& task, const Observers& observers) {
+  AccuracyRows rows;
+  Confusion confusion;
   for (int64_t seen = 0; seen <= task.index; ++seen) {
     double class_incremental = std::nan(""), task_incremental = std::nan("");
     if (task.is_tested) {
@@ -109,11 +116,14 @@ AccuracyRows test_all_seen(Session& session, const Task& task, const Observers& 
       const Correct correct = evaluate(session, earlier, task.last_label(), observers);
       class_incremental = percent(correct.class_incremental, correct.images);
       task_incremental = percent(correct.task_incremental, correct.images);
+      confusion.add(earlier, correct.predicted);
     }
     rows.class_incremental.push_back(class_incremental);
     rows.task_incremental.push_back(task_incremental);
   }
-  return rows;
+  if (!task.is_tested) return {rows, nullptr};
+  return {rows, confusion.to_json(session.stream, session.train->class_names(), task.index,
+                                  task.last_label())};
 }
 
 }  // namespace
@@ -151,7 +161,9 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
   Checkpoints checkpoints(folder, learner, position, result);
   limit.save = [&](Optimizer& optimizer) { checkpoints.save(&optimizer); };
   AnytimeTests anytime(session, result);
-  Observers observers{&line, &result, &checkpoints, &limit};
+  Predictions predictions(folder.predictions_path(), config.eval.predictions, *session.test,
+                          session.stream, *options.world);
+  Observers observers{&line, &result, &checkpoints, &limit, &predictions};
   // Before a checkpoint, which then holds the test of its step.
   if (config.eval.every > 0) observers.insert(observers.begin() + 2, &anytime);
 
@@ -178,9 +190,13 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
         limit.enforce();
       }
 
-      const AccuracyRows rows = test_all_seen(session, task, observers);
+      const auto [rows, confusion] = test_all_seen(session, task, observers);
       result.add_row(rows);
-      if (task.is_tested) progress.accuracy_row(position.task, rows.class_incremental);
+      if (task.is_tested) {
+        progress.accuracy_row(position.task, rows.class_incremental);
+        result.set_confusion(confusion);
+        predictions.write(task);
+      }
       result.set_queries_computed_once(learner.efficiency->queries.cached_splits());
       folder.add_costs(result);
 

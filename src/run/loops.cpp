@@ -198,10 +198,42 @@ class TaskTraining {
   std::optional<Phases> phases_;
 };
 
-// How many rows of logits [B, C] have their highest among the classes [first, last) at their label.
-torch::Tensor count_correct(const torch::Tensor& logits, const torch::Tensor& labels, int64_t first,
-                            int64_t last) {
-  return logits.narrow(1, first, last - first).argmax(1).add(first).eq(labels).sum();
+// The labels [B] of the highest of logits [B, C] among the classes [first, last).
+torch::Tensor predicted_labels(const torch::Tensor& logits, int64_t first, int64_t last) {
+  return logits.narrow(1, first, last - first).argmax(1).add(first);
+}
+
+// Collects [B]s of labels. On a GPU reading one waits for its batch, so there all are read at the
+// end.
+class LabelReader {
+ public:
+  void add(const torch::Tensor& labels) {
+    if (!labels.is_cpu()) return later_.push_back(labels);
+    const auto* const first = labels.data_ptr<int64_t>();
+    read_.insert(read_.end(), first, first + labels.numel());
+  }
+  const std::vector<int64_t>& read() {
+    std::vector<torch::Tensor> rest;
+    rest.swap(later_);
+    if (!rest.empty()) add(torch::cat(rest).cpu());
+    return read_;
+  }
+
+ private:
+  std::vector<int64_t> read_;
+  std::vector<torch::Tensor> later_;
+};
+
+// The whole of which this process has the part that begins at `first`.
+std::vector<int64_t> gathered(const World& world, const std::vector<int64_t>& part, int64_t first,
+                              size_t size) {
+  std::vector<int64_t> whole(size);
+  std::copy(part.begin(), part.end(), whole.begin() + first);
+  if (world.size() > 1 && size > 0) {
+    torch::Tensor sums = torch::from_blob(whole.data(), {static_cast<int64_t>(size)}, torch::kLong);
+    world.sum(sums);
+  }
+  return whole;
 }
 
 void stop_if_told() {
@@ -211,9 +243,9 @@ void stop_if_told() {
 // What `count` (int64 [n]) says of the logits and labels of each batch of test images, summed up
 // over all processes.
 using Count =
-    std::function<torch::Tensor(const torch::Tensor& logits, const torch::Tensor& labels)>;
+    std::function<torch::Tensor(const Batch& batch, const torch::Tensor& logits)>;
 torch::Tensor sum_over_tests(Session& session, const std::vector<Sample>& samples,
-                             const Count& count, int64_t counts, const Observers& observers) {
+                             const Count& count, int64_t counts) {
   const PhaseScope phase(Phase::kEval);
   const c10::InferenceMode inference;
   Learner& learner = session.learner;
@@ -229,8 +261,7 @@ torch::Tensor sum_over_tests(Session& session, const std::vector<Sample>& sample
   Batch batch;
   while (loader.next(batch)) {
     stop_if_told();
-    sums += count(learner.method->predict(batch), batch.labels);
-    for (Observer* one : observers) one->after_test_batch();
+    sums += count(batch, learner.method->predict(batch));
   }
   const torch::Tensor stopped = torch::tensor({static_cast<int64_t>(signal_arrived())});
   torch::Tensor all = torch::cat({sums.cpu(), stopped});
@@ -267,18 +298,28 @@ void train_task(Session& session, const Task& task, Position& position,
 }
 
 Correct evaluate(Session& session, const Task& task, int64_t seen, const Observers& observers) {
-  const auto count = [&](const torch::Tensor& logits, const torch::Tensor& labels) {
+  LabelReader predictions;
+  const auto count = [&](const Batch& batch, const torch::Tensor& logits) {
     const int64_t candidates = session.config.eval.classes == "all" ? logits.size(1) : seen;
-    return torch::stack({count_correct(logits, labels, 0, candidates),
-                         count_correct(logits, labels, task.first_label, task.last_label()),
+    const torch::Tensor predicted = predicted_labels(logits, 0, candidates);
+    const torch::Tensor within = predicted_labels(logits, task.first_label, task.last_label());
+    predictions.add(predicted);
+    for (Observer* one : observers) one->after_test_batch({batch, logits, predicted, candidates});
+    return torch::stack({predicted.eq(batch.labels).sum(), within.eq(batch.labels).sum(),
                          logits.narrow(1, 0, candidates).isnan().any().to(torch::kLong)});
   };
-  const torch::Tensor sums = sum_over_tests(session, task.test, count, 3, observers);
+  const torch::Tensor sums = sum_over_tests(session, task.test, count, 3);
   if (sums[2].item<int64_t>() > 0) {
     fail_of_nans("task " + std::to_string(task.index + 1) + "/" +
                  std::to_string(session.stream.tasks.size()));
   }
-  return {sums[0].item<int64_t>(), sums[1].item<int64_t>(), static_cast<int64_t>(task.test.size())};
+  const World& world = *session.learner.world;
+  const auto images = static_cast<int64_t>(task.test.size());
+  Correct correct{sums[0].item<int64_t>(), sums[1].item<int64_t>(), images, {}};
+  correct.predicted =
+      gathered(*session.learner.world, predictions.read(), world.part_of(images).first, task.test.size());
+  for (Observer* one : observers) one->end_test(task);
+  return correct;
 }
 
 Correct evaluate_shown(Session& session, const std::vector<bool>& shown) {
@@ -293,14 +334,14 @@ Correct evaluate_shown(Session& session, const std::vector<bool>& shown) {
     if (shown[label]) labels.push_back(static_cast<int64_t>(label));
   }
   const torch::Tensor among = torch::tensor(labels, torch::kLong).to(session.learner.device);
-  const auto count = [&](const torch::Tensor& logits, const torch::Tensor& of) {
+  const auto count = [&](const Batch& batch, const torch::Tensor& logits) {
     const torch::Tensor candidates = logits.index_select(1, among);
-    return torch::stack({among.index_select(0, candidates.argmax(1)).eq(of).sum(),
+    return torch::stack({among.index_select(0, candidates.argmax(1)).eq(batch.labels).sum(),
                          candidates.isnan().any().to(torch::kLong)});
   };
-  const torch::Tensor sums = sum_over_tests(session, samples, count, 2, {});
+  const torch::Tensor sums = sum_over_tests(session, samples, count, 2);
   if (sums[1].item<int64_t>() > 0) fail_of_nans("the classes shown so far");
-  return {sums[0].item<int64_t>(), 0, static_cast<int64_t>(samples.size())};
+  return {sums[0].item<int64_t>(), 0, static_cast<int64_t>(samples.size()), {}};
 }
 
 std::vector<Sample> epoch_order(const Config& config, int64_t task, int64_t epoch,

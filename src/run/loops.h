@@ -50,6 +50,7 @@ std::vector<Sample> epoch_order(const Config& config, int64_t task, int64_t epoc
 /// (eval.classes: all), and against the task's own.
 struct Correct {
   int64_t class_incremental = 0, task_incremental = 0, images = 0;
+  std::vector<int64_t> predicted;  // the label that each of task.test was taken for, by the first
 };
 Correct evaluate(Session& session, const Task& task, int64_t seen, const Observers& observers = {});
 /// class_incremental among the test images of the classes that are `shown` (by label), against

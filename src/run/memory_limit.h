@@ -19,7 +19,7 @@ class MemoryLimit final : public Observer {
   std::function<void(Optimizer&)> save = [](Optimizer&) {};
 
   void after_step(const Step&, Optimizer& optimizer) override;
-  void after_test_batch() override { enforce(/*testing=*/true); }
+  void after_test_batch(const TestedBatch&) override { enforce(/*testing=*/true); }
   /// Throws Error when tensors took more since the last reset of their peak.
   void enforce(bool testing = false) const;
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/progress.h"
+#include "data/loader.h"
 #include "data/stream.h"
 #include "nn/step_planner.h"
 #include "tensor/optimizer.h"
@@ -24,6 +25,14 @@ struct Step {
   bool is_logged = false;        // one of those that metrics.jsonl has
 };
 
+/// Test images that were predicted.
+struct TestedBatch {
+  const Batch& images;
+  const torch::Tensor& logits;     // [B, C]
+  const torch::Tensor& predicted;  // [B]: the label with the highest of the logits [0, candidates)
+  int64_t candidates;
+};
+
 /// Who is told what happens in training and testing, and may stop it by throwing.
 class Observer {
  public:
@@ -34,7 +43,9 @@ class Observer {
   /// When the state may be saved.
   virtual void after_step(const Step&, Optimizer&) {}
   virtual void end_training() {}
-  virtual void after_test_batch() {}
+  virtual void after_test_batch(const TestedBatch&) {}
+  /// After this process's part of a task's test images, when every process has done its own.
+  virtual void end_test(const Task&) {}
 };
 
 /// Told in this order.

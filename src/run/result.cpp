@@ -184,6 +184,7 @@ Json Result::to_json() const {
     json["accuracy"]["task_incremental"] = matrix_json(task_incremental_, tasks);
   }
   if (!anytime_.empty()) json["accuracy"]["anytime"] = anytime_json(anytime_);
+  if (!confusion_.is_null()) json["confusion"] = confusion_;
   json["metrics"] = Json::object();
   if (!class_incremental_.a.empty()) {
     json["metrics"] = all_metrics(class_incremental_);
@@ -258,13 +259,16 @@ void Result::state(State& s) {
   s("head", head_);
   s("tasks", tasks_);
   s("parameters", parameters_);
-  Json matrices{
-      {"class", class_incremental_.a}, {"task", task_incremental_.a}, {"n", class_incremental_.n}};
-  matrices["anytime"] = anytime_json(anytime_);
+  Json matrices{{"class", class_incremental_.a},
+                {"task", task_incremental_.a},
+                {"n", class_incremental_.n},
+                {"confusion", confusion_},
+                {"anytime", anytime_json(anytime_)}};
   s("accuracy", matrices);
   class_incremental_.a = read_matrix(matrices.at("class"));
   task_incremental_.a = read_matrix(matrices.at("task"));
   matrices.at("n").get_to(class_incremental_.n);
+  confusion_ = matrices.value("confusion", Json());  // a checkpoint may be older than that
   task_incremental_.n = class_incremental_.n;
   const Json points = matrices.value("anytime", anytime_json({}));  // not in older checkpoints
   anytime_.clear();

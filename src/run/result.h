@@ -54,6 +54,8 @@ class Result final : public Observer {
   TaskCost& current_cost() { return costs_.back(); }
   /// After the task last begun.
   void add_row(const AccuracyRows& rows);
+  /// Which classes were taken for which in the last test (run/confusion.h).
+  void set_confusion(Json confusion) { confusion_ = std::move(confusion); }
   /// What the task last begun came to, before its test.
   void finish_training(int64_t iterations, int64_t step_macs, int64_t state_bytes);
   /// {"total", "trainable"} of the model in the task last begun.
@@ -82,7 +84,7 @@ class Result final : public Observer {
 
  private:
   Json cost_json() const;
-  Json head_, tasks_ = Json::array(), parameters_;
+  Json head_, tasks_ = Json::array(), parameters_, confusion_;
   AccuracyMatrix class_incremental_, task_incremental_;
   std::vector<TaskCost> costs_;
   std::vector<double> step_seconds_;  // for the median; of this process only

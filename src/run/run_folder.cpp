@@ -102,6 +102,7 @@ RunFolder::RunFolder(std::string path, bool resume, const Config& config, Json i
   for (const std::string& old : {checkpoint_path(), good_path(), diverged_path(), metrics_path()}) {
     fs::remove(old, ignored);
   }
+  fs::remove_all(predictions_path(), ignored);  // of another run, whose tasks may be more
 }
 
 void RunFolder::serialize(State& s, Learner& learner, Position& position, Result& result) {

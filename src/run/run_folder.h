@@ -62,6 +62,7 @@ class RunFolder {
   void step_back();
 
   std::string result_path() const { return path_ + "/result.json"; }
+  std::string predictions_path() const { return path_ + "/predictions"; }
 
  private:
   void serialize(State& s, Learner& learner, Position& position, Result& result);

@@ -61,10 +61,7 @@ std::vector<double> values_of(const Column& column, const Row& row) {
 }  // namespace
 
 std::string label_of(const Row& row) {
-  std::string label;
-  for (const std::string& part : row.labels) label += (label.empty() ? "" : " ") + part;
-  if (label.empty()) label = row.runs.front()->name;
-  return label + " (n = " + std::to_string(row.runs.size()) + ")";
+  return row.name + " (n = " + std::to_string(row.runs.size()) + ")";
 }
 
 std::vector<ChartPoint> over_tasks(const Row& row, const std::string& metric) {

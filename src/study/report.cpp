@@ -131,35 +131,6 @@ bool differs(const std::string& key, const std::vector<const Run*>& runs) {
   });
 }
 
-bool uses_rep(const Settings& settings) {
-  const auto is_on = [&](const char* key) {  // drawing patches is not REP's
-    const std::string kind = get(settings, key);
-    return !kind.empty() && kind != "none" && kind != "cps" && kind != "patch_dropout";
-  };
-  return is_on("efficiency.token_merging.kind") || is_on("efficiency.layer_dropping.kind");
-}
-
-// Rows that differ in REP alone share a colour.
-void choose_styles(Table& table) {
-  std::map<std::string, size_t> families;
-  std::map<size_t, size_t> variants;
-  for (const bool rep : {false, true}) {
-    for (Row& row : table.rows) {
-      if (uses_rep(row.runs.front()->settings) != rep) continue;
-      std::string family;
-      for (size_t k = 0; k < table.label_keys.size(); ++k) {
-        const std::string& key = table.label_keys[k];
-        if (key.rfind("efficiency.", 0) == 0 || key == "inputs.query_weights") continue;
-        family += row.labels[k] + "\n";
-      }
-      const size_t colour = families.emplace(family, families.size()).first->second;
-      const auto [variant, fresh] = variants.emplace(colour, rep ? 1 : 0);
-      if (!fresh) ++variant->second;
-      row.style = {colour, variant->second};
-    }
-  }
-}
-
 // The fewest keys, in a reader's order, that tell all rows apart: a key that says nothing new
 // beside those before it gets no column.
 std::vector<std::string> telling_keys(const std::vector<Row>& rows,
@@ -277,9 +248,8 @@ Table make_table(const std::vector<Run>& all, const ReportOptions& options) {
       row.labels.push_back(get(row.settings, key).substr(0, digest ? 10 : std::string::npos));
     }
   }
-  std::sort(table.rows.begin(), table.rows.end(),
-            [](const Row& a, const Row& b) { return a.labels < b.labels; });
-  choose_styles(table);
+  table.differing = {differing.begin(), differing.end()};
+  arrange_families(table);
 
   // What the reader has to know: what was equal, and what differs without having a column.
   std::string equal;

@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <optional>
 
+#include "core/csv.h"
 #include "study/curves.h"
 #include "study/report_table.h"
 
@@ -31,23 +32,17 @@ std::vector<std::optional<double>> best_of(const Table& table) {
   return best;
 }
 
-std::string short_key(const std::string& key) {
-  static const std::map<std::string, std::string> kNames{{"method.name", "method"},
-                                                         {"backbone.name", "backbone"},
-                                                         {"dataset.name", "data set"},
-                                                         {"stream.tasks", "tasks"}};
-  const auto found = kNames.find(key);
-  if (found != kNames.end()) return found->second;
-  return key.rfind("efficiency.", 0) == 0 || key.rfind("method.", 0) == 0
-             ? key.substr(key.find('.') + 1)
-             : key;
+std::string header_of(const std::string& key) {
+  const std::string word = word_of(key);
+  if (!word.empty()) return word;
+  return key == "dataset.name" ? "data set" : key.substr(0, key.find('.'));
 }
 
 }  // namespace
 
 std::vector<std::vector<std::string>> cells(const Table& table, const Style& style) {
   std::vector<std::vector<std::string>> lines(1);
-  for (const std::string& key : table.label_keys) lines[0].push_back(short_key(key));
+  for (const std::string& key : table.label_keys) lines[0].push_back(header_of(key));
   if (table.label_keys.empty()) lines[0].emplace_back("name");
   lines[0].emplace_back("n");
   for (const Column& column : table.columns) lines[0].push_back(column.header);
@@ -169,24 +164,17 @@ std::string as_latex(const Table& table) {
   return text;
 }
 
-std::string quoted_csv(const std::string& cell) {
-  if (cell.find_first_of(",\"\n") == std::string::npos) return cell;
-  std::string out = "\"";
-  for (const char c : cell) out += c == '"' ? std::string("\"\"") : std::string(1, c);
-  return out + "\"";
-}
-
 std::string as_csv(const Table& table) {
   std::string text;
-  for (const std::string& key : table.label_keys) text += quoted_csv(key) + ",";
+  for (const std::string& key : table.label_keys) text += csv_cell(key) + ",";
   text += "name,n";
   for (const Column& column : table.columns) {
     text += "," + column.key + "_mean," + column.key + "_sd";
   }
   text += "\n";
   for (const Row& row : table.rows) {
-    for (const std::string& label : row.labels) text += quoted_csv(label) + ",";
-    text += quoted_csv(row.runs.front()->name) + "," + std::to_string(row.runs.size());
+    for (const std::string& label : row.labels) text += csv_cell(label) + ",";
+    text += csv_cell(row.runs.front()->name) + "," + std::to_string(row.runs.size());
     for (size_t c = 0; c < table.columns.size(); ++c) {
       const Statistic& s = row.values[c];
       const double scale = table.columns[c].scale;  // back to the result's own unit
@@ -236,6 +224,7 @@ std::string as_json(const Table& table) {
                     {"metrics", metrics},
                     {"curves", curves},
                     {"style", style_json(row.style)},
+                    {"base", row.base ? Json(*row.base) : Json(nullptr)},
                     {"results", paths}});
   }
   return to_text(Json{{"rows", rows}, {"notes", table.notes}}, 1) + "\n";

@@ -53,7 +53,9 @@ struct Row {
   std::vector<const Run*> runs;
   std::vector<Statistic> values;    // by column
   std::vector<std::string> labels;  // by label column
+  std::string name;                 // the same in words, and for REP's rows "+ REP"
   SeriesStyle style{};              // in pictures
+  std::optional<size_t> base;       // the row that has the same settings without REP
 };
 
 /// A key beside those of the identity: "test" or "validation", the images that accuracies are of.
@@ -65,10 +67,22 @@ inline bool is_of_validation(const Row& row) {
 /// A report before it is written in some format.
 struct Table {
   std::vector<std::string> label_keys;
+  std::vector<std::string> differing;  // all keys whose values differ between runs
   std::vector<Column> columns;
   std::vector<Row> rows;
   std::vector<std::string> notes;
 };
+
+/// Whether these settings merge tokens or drop blocks as REP does.
+bool uses_rep(const Settings& settings);
+
+/// Sorts the rows, names them, and gives those that differ in nothing but REP one colour and their
+/// base: by what makes the runs what they are, but for `efficiency`.
+void arrange_families(Table& table);
+
+/// A configuration key in a reader's words: "lr" of train.optimizer.lr; "" for keys whose values
+/// speak for themselves (method.name).
+std::string word_of(const std::string& key);
 
 /// What surrounds the best of a column, and stands before a deviation.
 struct Style {

@@ -23,10 +23,9 @@ std::string colour_of(const SeriesStyle& style) { return kColours[style.colour %
 std::string dashes_of(const SeriesStyle& style) { return kDashes[style.variant % kDashes.size()]; }
 std::string marker_of(const SeriesStyle& style) { return kMarkers[style.colour % kMarkers.size()]; }
 
-constexpr double kLeft = 62, kTop = 34, kWidth = 400, kHeight = 270;  // of the plot, in pixels
-constexpr double kLegend = kLeft + kWidth + 18, kLegendLine = 18;
-constexpr double kFullWidth = 760;
-constexpr size_t kMaxLabel = 36;  // characters that fit beside the plot
+constexpr double kLeft = 58, kTop = 34, kWidth = 372, kHeight = 250;  // of the plot, in pixels
+constexpr double kFullWidth = kLeft + kWidth + 14, kFullHeight = kTop + kHeight + 48;
+constexpr double kFont = 13.5;
 
 std::string number(double value, const char* format = "%.2f") {
   char text[64];
@@ -179,11 +178,11 @@ Extent extent_of(const Chart& chart) {
 }
 
 std::string frame(const Chart& chart, const Scale& x, const Scale& y) {
-  std::string text = text_at(kLeft, 20, chart.title, " font-size=\"14\" font-weight=\"bold\"");
+  std::string text = text_at(kLeft, 20, chart.title, " font-size=\"15\" font-weight=\"bold\"");
   for (const double tick : x.ticks) {
     const double at = x.at(tick);
     text += line(at, kTop, at, kTop + kHeight, " stroke=\"#dddddd\"");
-    text += text_at(at, kTop + kHeight + 16, number(tick, "%g"), " text-anchor=\"middle\"");
+    text += text_at(at, kTop + kHeight + 17, number(tick, "%g"), " text-anchor=\"middle\"");
   }
   for (const double tick : y.ticks) {
     const double at = y.at(tick);
@@ -194,25 +193,37 @@ std::string frame(const Chart& chart, const Scale& x, const Scale& y) {
   text += "<rect x=\"" + number(kLeft) + "\" y=\"" + number(kTop) + "\" width=\"" + number(kWidth) +
           "\" height=\"" + number(kHeight) + "\" fill=\"none\" stroke=\"#444444\"/>\n";
   text +=
-      text_at(kLeft + kWidth / 2, kTop + kHeight + 36, chart.x_label, " text-anchor=\"middle\"");
+      text_at(kLeft + kWidth / 2, kTop + kHeight + 38, chart.x_label, " text-anchor=\"middle\"");
   return text + text_at(0, 0, chart.y_label,
                         " text-anchor=\"middle\" transform=\"translate(16 " +
                             number(kTop + kHeight / 2) + ") rotate(-90)\"");
 }
 
-/// The whole label is in a <title>, which a browser shows under the pointer.
-std::string legend_line(const Chart& chart, const ChartSeries& series, int64_t place) {
-  const double y = kTop + 8 + kLegendLine * static_cast<double>(place);
-  std::string label = series.label;
-  if (label.size() > kMaxLabel) {
-    size_t end = kMaxLabel - 1;
-    while (end > 0 && (label[end] & 0xC0) == 0x80) --end;  // not within a character
-    label = label.substr(0, end) + "…";
+/// From one point towards another, short of both marks; "" where they all but touch.
+std::string arrow(double x1, double y1, double x2, double y2, const SeriesStyle& style) {
+  const double length = std::hypot(x2 - x1, y2 - y1), gap = 8, head = 7;
+  if (length < 2 * gap + head) return "";
+  const double ux = (x2 - x1) / length, uy = (y2 - y1) / length;
+  const double tip_x = x2 - gap * ux, tip_y = y2 - gap * uy;
+  const double back_x = tip_x - head * ux, back_y = tip_y - head * uy;
+  const std::string colour = colour_of(style);
+  const auto corner = [](double x, double y) { return number(x) + "," + number(y) + " "; };
+  return "<g class=\"arrow\">" +
+         line(x1 + gap * ux, y1 + gap * uy, back_x, back_y,
+              " stroke=\"" + colour + "\" stroke-width=\"1.2\"") +
+         "<polygon points=\"" + corner(tip_x, tip_y) + corner(back_x - 3 * uy, back_y + 3 * ux) +
+         corner(back_x + 3 * uy, back_y - 3 * ux) + "\" fill=\"" + colour + "\"/>\n</g>\n";
+}
+
+std::string arrows_of(const Chart& chart, const Scale& x, const Scale& y) {
+  std::string text;
+  for (const auto& [from, to] : chart.arrows) {
+    const ChartSeries &base = chart.series.at(from), &other = chart.series.at(to);
+    if (base.points.empty() || other.points.empty()) continue;
+    const ChartPoint &a = base.points.front(), &b = other.points.front();
+    text += arrow(x.at(a.x), y.at(a.y), x.at(b.x), y.at(b.y), other.style);
   }
-  std::string text = "<g><title>" + xml_text(series.label) + "</title>\n";
-  if (chart.joined) text += line(kLegend, y, kLegend + 30, y, stroke_of(series.style, 1.8));
-  return text + marker(kLegend + 15, y, series.style) + text_at(kLegend + 38, y + 4, label, "") +
-         "</g>\n";
+  return text;
 }
 
 }  // namespace
@@ -265,20 +276,25 @@ std::string draw(const Chart& chart) {
   x.begin = kLeft, x.pixels = kWidth;
   y.begin = kTop + kHeight, y.pixels = -kHeight;
 
-  const double legend = kTop + kLegendLine * static_cast<double>(chart.series.size()) + 12;
-  const double height = std::max(kTop + kHeight + 48, legend);
   std::string text = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " +
-                     number(kFullWidth) + " " + number(height) +
-                     "\" role=\"img\" font-family=\"sans-serif\" font-size=\"12\">\n<title>" +
-                     xml_text(chart.title) + "</title>\n" + frame(chart, x, y);
-  int64_t place = 0;
+                     number(kFullWidth) + " " + number(kFullHeight) +
+                     "\" role=\"img\" font-family=\"sans-serif\" font-size=\"" +
+                     number(kFont, "%g") + "\">\n<title>" + xml_text(chart.title) + "</title>\n" +
+                     frame(chart, x, y);
   for (const ChartSeries& series : chart.series) {
     if (series.points.empty()) continue;
     text += chart.joined ? joined_points(series, x, y) : error_bars(series, x, y);
     for (const ChartPoint& p : series.points) text += marker(x.at(p.x), y.at(p.y), series.style);
-    text += legend_line(chart, series, place++);
   }
-  return text + "</svg>\n";
+  return text + arrows_of(chart, x, y) + "</svg>\n";
+}
+
+std::string draw_mark(const SeriesStyle& style, bool joined) {
+  std::string text =
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"mark\" viewBox=\"0 0 32 12\" "
+      "width=\"32\" height=\"12\">";
+  if (joined) text += line(1, 6, 31, 6, stroke_of(style, 1.8));
+  return text + marker(16, 6, style) + "</svg>";
 }
 
 }  // namespace rep

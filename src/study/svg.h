@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/json.h"
@@ -29,16 +30,32 @@ struct ChartSeries {
   SeriesStyle style{};
 };
 
-/// A picture of measurements, whose legend lies beside them.
+/// A picture of measurements. Its legend is not part of it: draw_mark() gives the marks.
 struct Chart {
   std::string title, x_label, y_label;
   std::vector<ChartSeries> series;
   bool joined = true;  // a line with a band of its deviations; else points with bars of them
+  std::vector<std::pair<size_t, size_t>>
+      arrows{};  // from the first point of one series to another's
 };
 
 /// An <svg> element, of XML whatever the texts; "" for a chart without points. The axis of x is
 /// logarithmic where points that are not joined span more than a factor of ten.
 std::string draw(const Chart& chart);
+
+/// A series' line and marker, as an <svg> element of a line's height.
+std::string draw_mark(const SeriesStyle& style, bool joined);
+
+/// Shares in [0, 1] as a square of cells, darker for more.
+struct HeatMap {
+  std::string title, y_label, x_label;
+  std::vector<std::string> names;               // of rows and columns alike
+  std::vector<std::vector<double>> shares;      // [row][column]
+  std::vector<std::vector<std::string>> hover;  // what a browser shows under the pointer
+};
+
+/// An <svg> element at least so wide that names can be read.
+std::string draw(const HeatMap& map);
 
 /// Text for XML: markup escaped, and what no XML may hold (control characters, bytes that are no
 /// UTF-8) replaced.
