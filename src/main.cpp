@@ -4,9 +4,11 @@
 #include <malloc.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <exception>
 #include <iostream>
+#include <iterator>
 #include <new>
 #include <string>
 #include <vector>
@@ -83,11 +85,13 @@ int run(int argc, char** argv) {
   add_run_command(app);
   add_sweep_command(app);
   add_check_command(app);
+  add_learn_command(app);
   add_list_command(app);
   add_inspect_command(app);
   add_export_command(app);
   add_bench_command(app);
   add_plan_command(app);
+  add_predict_command(app);
   add_pretrain_command(app);
   add_report_command(app);
   add_schema_command(app);
@@ -118,7 +122,10 @@ int run(int argc, char** argv) {
 /// that computes starts itself anew, once, with a short spin. A setting of the user's stays.
 void shorten_openmp_spin(int argc, char** argv) {
   const std::string command = argc > 1 ? argv[1] : "";
-  if (command != "run" && command != "pretrain" && command != "bench" && command != "plan") return;
+  constexpr const char* kComputing[] = {"run", "learn", "predict", "pretrain", "bench", "plan"};
+  if (std::find(std::begin(kComputing), std::end(kComputing), command) == std::end(kComputing)) {
+    return;
+  }
   if (std::getenv("OMP_WAIT_POLICY") || std::getenv("GOMP_SPINCOUNT")) return;
   setenv("GOMP_SPINCOUNT", "10000", /*overwrite=*/1);
   execv("/proc/self/exe", argv);  // returns only when it failed: then it goes on slower

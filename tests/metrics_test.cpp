@@ -52,6 +52,21 @@ TEST(Metrics, TheAreaUnderTheAnytimeCurveIsItsMean) {
   EXPECT_DOUBLE_EQ(all_metrics(m)["anytime_auc"].get<double>(), 62.5);  // 250 / 4
 }
 
+// The images of tasks 1 and 2 are gone when task 3 is learned: what compares with them is unknown.
+TEST(Metrics, LeaveOutTasksWhoseImagesAreGone) {
+  const double none = std::nan("");
+  const AccuracyMatrix gone{{{80}, {90, 60}, {none, 75, 40}}, {100, 100, 200}};
+  EXPECT_DOUBLE_EQ(metric("average_accuracy", gone), 57.5);  // (75 + 40) / 2
+  EXPECT_DOUBLE_EQ(metric("average_accuracy_micro", gone), (100 * 75 + 200 * 40) / 300.0);
+  EXPECT_DOUBLE_EQ(metric("average_incremental_accuracy", gone), (80 + 75 + 57.5) / 3);
+  EXPECT_DOUBLE_EQ(metric("forgetting", gone), 0);          // task 2: 75 - 75
+  EXPECT_DOUBLE_EQ(metric("backward_transfer", gone), 15);  // task 2: 75 - 60
+  const AccuracyMatrix all_gone{{{80}, {90, 60}, {none, none, 40}}, {100, 100, 200}};
+  EXPECT_DOUBLE_EQ(metric("average_accuracy", all_gone), 40);
+  EXPECT_TRUE(std::isnan(metric("forgetting", all_gone)));
+  EXPECT_TRUE(std::isnan(metric("backward_transfer", all_gone)));
+}
+
 TEST(Metrics, AllAreReportedByName) {
   const Json all = all_metrics(kHand);
   EXPECT_EQ(all.size(), 7u);

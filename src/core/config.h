@@ -30,6 +30,19 @@ struct BlurryConfig {
   }
 };
 
+/// Classes and tasks that a learner is made for, where more are to come than its stream has: a later
+/// `rep learn` then gives the result of one run over all of them. 0: as many as the stream has.
+struct RoomConfig {
+  int64_t classes = 0, tasks = 0;
+  template <class Visitor>
+  void fields(Visitor&& visit) {
+    visit("classes", classes, between(0, 1000000),
+          doc("Classes that the learner is made for; 0: as many as the stream has.", "classes"));
+    visit("tasks", tasks, between(0, 100000),
+          doc("Tasks that the learner is made for; 0: as many as the stream has.", "tasks"));
+  }
+};
+
 /// How the data set is cut into tasks (data/stream.h).
 struct StreamConfig {
   std::string kind = "class_incremental";
@@ -43,6 +56,7 @@ struct StreamConfig {
   double validation = 0;
   WordOrList domain_order = std::string("natural");
   BlurryConfig blurry;
+  RoomConfig room_for;
 
   template <class Visitor>
   void fields(Visitor&& visit) {
@@ -78,6 +92,7 @@ struct StreamConfig {
     visit("domain_order", domain_order,
           doc("Order of a domain-incremental stream's domains: natural, seed or a list."));
     visit("blurry", blurry);
+    visit("room_for", room_for);
   }
 };
 

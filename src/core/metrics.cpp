@@ -1,8 +1,8 @@
 // What an accuracy matrix a[t][i] (row t after task t, column i <= t) is summed up to. Publications
 // use one word for several of these ("average accuracy", "forgetting"): every figure here has one
 // definition and the source whose code or paper defines it so. T is the number of rows, tasks count
-// from 1 in the formulas. With one task, whatever compares tasks is 0. A task without test images
-// has no accuracy, and every mean leaves it out.
+// from 1 in the formulas. With one task, whatever compares tasks is 0. A task without test images,
+// or whose images are not there any more (NaN), has no accuracy, and every mean leaves it out.
 #include "core/metrics.h"
 
 #include <algorithm>
@@ -14,14 +14,15 @@ namespace {
 
 using Accuracies = std::vector<double>;
 
-/// Mean of term(i) over the tasks i < tasks that have test images; NaN when there is none.
+/// Mean of term(i) over the tasks i < tasks that were tested; NaN when there is none.
 template <class Term>
 double mean_over(const AccuracyMatrix& m, size_t tasks, Term&& term) {
   double sum = 0;
   int64_t count = 0;
   for (size_t i = 0; i < tasks; ++i) {
-    if (m.n[i] == 0) continue;
-    sum += term(i);
+    const double value = m.n[i] == 0 ? std::nan("") : term(i);
+    if (std::isnan(value)) continue;
+    sum += value;
     ++count;
   }
   return sum / static_cast<double>(count);
@@ -64,7 +65,7 @@ double average_accuracy(const AccuracyMatrix& m) {
 double micro(const AccuracyMatrix& m, const Accuracies& row, size_t tasks) {
   double correct = 0, images = 0;
   for (size_t i = 0; i < tasks; ++i) {
-    if (m.n[i] == 0) continue;
+    if (m.n[i] == 0 || std::isnan(row[i])) continue;
     correct += static_cast<double>(m.n[i]) * row[i];
     images += static_cast<double>(m.n[i]);
   }

@@ -35,6 +35,9 @@ class Dataset {
   virtual std::string path(int64_t) const { return ""; }
   /// What the image takes on disk: 0 when it is computed, -1 when its file is missing or empty.
   virtual int64_t stored_bytes(int64_t) const { return 0; }
+  /// Images before this one were learned from once and are not there any more: they have a place,
+  /// a label and no pixels (data/continued.cpp).
+  virtual int64_t first_available() const { return 0; }
   /// Throws Error naming the file when the image cannot be had.
   virtual Image image(int64_t index) const = 0;
   /// Into `out` at least the wanted part of image(index), where that is quicker no more. Throws

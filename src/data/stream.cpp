@@ -190,6 +190,7 @@ void assign_to_tasks(const Dataset& dataset, const std::vector<int64_t>& order,
                      std::vector<Sample> Task::*split, std::vector<Task>& tasks) {
   const std::vector<int64_t>& labels = dataset.labels();
   for (const int64_t i : order) {
+    if (i < dataset.first_available()) continue;
     const int64_t label = position[static_cast<size_t>(labels[static_cast<size_t>(i)])];
     (tasks[owner[static_cast<size_t>(label)]].*split).push_back({i, label});
   }

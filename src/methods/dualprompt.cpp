@@ -119,6 +119,10 @@ class DualPrompt final : public Method {
   bool has_unseen_logits() const override { return true; }
   bool learns_repeated_classes() const override { return true; }
   bool predicts_within_task() const override { return true; }
+  bool predicts_by_batch() const override {
+    return options_.selection == "batchwise" || options_.published_reshape;
+  }
+  bool can_grow() const override { return true; }
   bool loss_is_within_task() const override { return true; }
   bool can_share_batches() const override {
     return options_.selection == "per_image" && !options_.published_reshape;

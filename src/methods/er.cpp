@@ -27,6 +27,7 @@ class Er final : public ReplayMethod {
     store(batch);
     return HeadMethod::loss(past.labels.defined() ? joined(batch, past) : batch);
   }
+  bool can_grow() const override { return true; }
 };
 
 const Registered<MethodKind> kEr{"er", "Chaudhry et al. 2019, experience replay (arXiv 1902.10486)",

@@ -25,7 +25,7 @@ struct MethodContext {
   std::shared_ptr<Backbone> backbone;  // frozen, unless backbone.trainable says otherwise
   Efficiency& efficiency;              // queries and plans; REP when it is configured
   const TaskImages& images;            // the task's, outside of the loop's batches
-  int64_t num_classes;                 // of the whole stream
+  int64_t num_classes;                 // of the whole stream, or of stream.room_for
   int64_t num_tasks;
   int64_t seed;
   torch::Device device;
@@ -90,6 +90,12 @@ class Method {
   /// Logits of every class of the stream [B, C]; the caller looks at the seen ones only, unless
   /// has_unseen_logits().
   virtual torch::Tensor predict(const Batch& batch) = 0;
+  /// Whether an image's logits depend on the images beside it in its batch.
+  virtual bool predicts_by_batch() const { return false; }
+  /// Whether state() of a method made for fewer classes or tasks can be read into one made for
+  /// more: where a tensor's sizes say so, the old rows and columns lead and the others keep their
+  /// initial values. Otherwise `rep learn` needs stream.room_for.
+  virtual bool can_grow() const { return false; }
   /// Whether the training loss knows no classes but the task's own: of a task of one class it is
   /// constant, and teaches nothing.
   virtual bool loss_is_within_task() const { return false; }

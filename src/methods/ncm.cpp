@@ -27,6 +27,7 @@ class Ncm final : public Method {
 
   std::vector<torch::Tensor> parameters() override { return {}; }
   bool can_share_batches() const override { return true; }
+  bool can_grow() const override { return true; }
   torch::Tensor loss(const Batch&) override { return torch::zeros({}); }
   void end_task(const Task& task) override {
     means_.fit(task, [&](const ClassMeans::Take& take) {

@@ -213,6 +213,7 @@ class Ranpac final : public Method {
     return ridge_.logits(project(features_.test(batch, adapters_.for_testing())));
   }
 
+  bool can_grow() const override { return true; }
   void state(State& s) override {
     s("adapting", adapting_);
     s("lambda", lambda_);

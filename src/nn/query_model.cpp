@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <string>
+#include <vector>
 
 #include "core/error.h"
 #include "tensor/device.h"
@@ -54,6 +55,17 @@ void QueryModel::make_caches() {
   }
 }
 
+// A run that goes on (rep learn) has images behind those whose queries it brought along.
+void QueryModel::fit_to_images(Cache& cache) {
+  if (!cache.known.defined() || cache.known.size(0) >= cache.images) return;
+  for (torch::Tensor* rows : {&cache.queries, &cache.known, &cache.scores}) {
+    if (!rows->defined()) continue;
+    std::vector<int64_t> more = rows->sizes().vec();
+    more[0] = cache.images - more[0];
+    *rows = torch::cat({*rows, torch::zeros(more, rows->options())});
+  }
+}
+
 QueryAnswer QueryModel::cached(Cache& cache, const torch::Tensor& images,
                                const torch::Tensor& indices) {
   make_caches();
@@ -92,11 +104,18 @@ int64_t QueryModel::carried_bytes() const {
 
 void QueryModel::state(State& s) {
   if (projection_.defined()) s("projection", projection_);
-  s.on_cpu("train_queries", train_.queries);
-  s.on_cpu("train_known", train_.known);
-  s.on_cpu("train_scores", train_.scores);
-  s.on_cpu("test_queries", test_.queries);
-  s.on_cpu("test_known", test_.known);
+  const auto is_wanted = [&](const Cache& cache) { return !s.loading() || cache.images > 0; };
+  if (is_wanted(train_)) {
+    s.on_cpu("train_queries", train_.queries);
+    s.on_cpu("train_known", train_.known);
+    s.on_cpu("train_scores", train_.scores);
+  }
+  if (is_wanted(test_)) {
+    s.on_cpu("test_queries", test_.queries);
+    s.on_cpu("test_known", test_.known);
+  }
+  if (!s.loading()) return;
+  for (Cache* cache : {&train_, &test_}) fit_to_images(*cache);
 }
 
 }  // namespace rep

@@ -68,6 +68,7 @@ class QueryModel {
   QueryAnswer compute(const torch::Tensor& images, bool scored);
   QueryAnswer cached(Cache& cache, const torch::Tensor& images, const torch::Tensor& indices);
   void make_caches();
+  static void fit_to_images(Cache& cache);
 
   std::shared_ptr<Backbone> backbone_;
   VisionTransformer net_{nullptr};

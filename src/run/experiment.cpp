@@ -2,6 +2,7 @@
 
 #include <torch/version.h>
 
+#include <algorithm>
 #include <cmath>
 #include <ctime>
 
@@ -12,6 +13,7 @@
 #include "run/anytime.h"
 #include "run/confusion.h"
 #include "run/inputs.h"
+#include "run/learn.h"
 #include "run/loops.h"
 #include "run/memory_limit.h"
 #include "run/predictions.h"
@@ -83,9 +85,32 @@ Json make_head(const Session& session, const Json& run_identity) {
             {"identity", run_identity},
             {"inputs", std::move(inputs)},
             {"evaluated_on", tested_images(config)}};
+  head["made_for"] = {{"classes", learner.made_for.classes}, {"tasks", learner.made_for.tasks}};
   if (learner.world->size() > 1) head["device"]["processes"] = learner.world->size();
   if (Json notes = notes_on(session); !notes.empty()) head["notes"] = std::move(notes);
   return head;
+}
+
+// The same of a run that goes on: what was noted of its first tasks still holds.
+Json continued_head(Json head, const FinishedRun& run) {
+  head["continues"] = {{"run", run.path}, {"tasks", run.stream.tasks.size()}};
+  Json notes = run.result.value("notes", Json::array());
+  for (const Json& note : head.value("notes", Json::array())) {
+    if (std::find(notes.begin(), notes.end(), note) == notes.end()) notes.push_back(note);
+  }
+  if (!notes.empty()) head["notes"] = std::move(notes);
+  return head;
+}
+
+// Puts the learner and the result where `run` left them. Throws Error where the method cannot.
+void go_on_from(const FinishedRun& run, Session& session, RunFolder& folder, Position& position,
+                Result& result) {
+  Learner& learner = session.learner;
+  State state = open_checkpoint(run, learner.inputs, learner.device);
+  if (!has_room(run, session.config, *learner.method)) state.let_grow();
+  Json head = result.head();
+  folder.go_on_from(state, run.path + "/metrics.jsonl", learner, position, result);
+  result.go_on(continued_head(std::move(head), run));
 }
 
 std::string resume_line(bool found, const Result& result, const Position& position,
@@ -149,10 +174,13 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
   // Where it is kept, and who watches. From here on a kill loses nothing that was saved.
   RunFolder folder(options.output, options.resume, config, run_identity, options.world->writes());
   Position position;
+  const bool found = options.resume && folder.restore(learner, position, result);
   if (options.resume) {
-    const bool found = folder.restore(learner, position, result);
     progress.info(resume_line(found, result, position, options.output));
     for (const std::string& note : folder.notes()) progress.info(note);
+  }
+  if (!found && options.continues) {
+    go_on_from(*options.continues, session, folder, position, result);
   }
   options.world->expect_equal({torch::tensor({position.task, position.iteration})},
                               "the positions to go on from");

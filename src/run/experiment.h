@@ -5,6 +5,7 @@
 
 #include "core/config.h"
 #include "core/progress.h"
+#include "run/finished_run.h"
 #include "run/result.h"
 #include "tensor/world.h"
 
@@ -14,6 +15,7 @@ struct RunOptions {
   std::string output;  // the run's folder
   bool resume = false;
   std::shared_ptr<World> world = std::make_shared<World>();  // the run's processes
+  const FinishedRun* continues = nullptr;  // a run whose next task this one learns (run/learn.h)
 };
 
 /// Runs one experiment from beginning to end, or from where its checkpoint left off. `config` has

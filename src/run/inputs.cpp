@@ -52,12 +52,17 @@ std::string digests_of_data(const Config& config) {
   return fingerprint_of(*splits.train, *splits.test) + " " + digest_of_names(*splits.train);
 }
 
-Json input_digests(const Config& config, const Json& loaded, const Dataset& train,
-                   const Dataset& test) {
+Json weights_digests(const Json& loaded) {
   Json digests{{"weights", digest_of_weights(loaded.at("weights"))}};
   if (loaded.contains("query_weights")) {
     digests["query_weights"] = digest_of_weights(loaded["query_weights"]);
   }
+  return digests;
+}
+
+Json input_digests(const Config& config, const Json& loaded, const Dataset& train,
+                   const Dataset& test) {
+  Json digests = weights_digests(loaded);
   digests["dataset"] = fingerprint_of(train, test);
   digests["classes"] = digest_of_names(train);
   add_class_order(config, digests);

@@ -17,6 +17,9 @@ class Dataset;
 Json input_digests(const Config& config, const Json& loaded, const Dataset& train,
                    const Dataset& test);
 
+/// The part of it that weights have: all that can be said where the data is not there.
+Json weights_digests(const Json& loaded);
+
 /// The fingerprints of a configuration's data and the digest of its classes' names.
 std::string digests_of_data(const Config& config);
 

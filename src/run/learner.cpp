@@ -1,5 +1,6 @@
 #include "run/learner.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "core/error.h"
@@ -50,11 +51,13 @@ Learner::Learner(const Config& config, const Stream& stream, const Dataset& trai
       train, transform(config, /*train=*/true), transform(config, /*train=*/false),
       TaskImages::Options{config.eval.batch_size, config.train.workers, config.seed}, device);
   if (config.train.augment == "none") efficiency->queries.cache_train(train.size());
-  method =
-      Registry<MethodKind>::get()
-          .at(config.method.name)
-          .value.make({config.method, backbone, *efficiency, *images, stream.num_classes(),
-                       static_cast<int64_t>(stream.tasks.size()), config.seed, device, folder});
+  const RoomConfig& room = config.stream.room_for;
+  made_for = {std::max(stream.num_classes(), room.classes),
+              std::max(static_cast<int64_t>(stream.tasks.size()), room.tasks)};
+  method = Registry<MethodKind>::get()
+               .at(config.method.name)
+               .value.make({config.method, backbone, *efficiency, *images, made_for.classes,
+                            made_for.tasks, config.seed, device, folder});
   if (config.eval.classes == "all" && !method->has_unseen_logits()) {
     throw Error("eval.classes: " + config.method.name +
                 " has logits of the classes seen so far only; set it to seen");

@@ -32,7 +32,8 @@ struct Learner {
   std::unique_ptr<TaskImages> images;
   std::unique_ptr<Method> method;
   std::shared_ptr<World> world = std::make_shared<World>();  // who learns beside this process
-  Json inputs;  // "weights", and "query_weights" when there is a query model
+  RoomConfig made_for;  // classes and tasks: the stream's, or stream.room_for
+  Json inputs;          // "weights", and "query_weights" when there is a query model
 
   /// Learns beside the other processes of `world`. Throws Error where that would not come to the
   /// same as one process.

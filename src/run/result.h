@@ -74,9 +74,15 @@ class Result final : public Observer {
   }
   /// The configuration changed when the run went on after it diverged; `notes` say from where.
   void change(const Json& config, const Json& identity, const std::vector<std::string>& notes);
+  /// Of a complete run, as state() gave it, that goes on under another head.
+  void go_on(Json head) {
+    head_ = std::move(head);
+    complete_ = false;
+  }
   void complete() { complete_ = true; }
   bool is_complete() const { return complete_; }
 
+  const Json& head() const { return head_; }
   const AccuracyMatrix& class_incremental() const { return class_incremental_; }
   Json to_json() const;
 

@@ -188,6 +188,19 @@ bool RunFolder::restore(Learner& learner, Position& position, Result& result) {
   return true;
 }
 
+void RunFolder::go_on_from(State& state, const std::string& metrics, Learner& learner,
+                           Position& position, Result& result) {
+  state.scope("position", [&](State& inner) { position.state(inner); });
+  serialize(state, learner, position, result);
+  metrics_bytes_ = 0;
+  if (writes_ && fs::exists(metrics)) {
+    const std::string lines = read_file(metrics);
+    write_file_atomically(metrics_path(), lines);
+    metrics_bytes_ = static_cast<int64_t>(lines.size());
+  }
+  costs_recorded_ = metered();
+}
+
 void RunFolder::restore_optimizer(Optimizer& optimizer) {
   if (!optimizer_) return;
   optimizer_(optimizer);

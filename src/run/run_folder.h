@@ -43,6 +43,10 @@ class RunFolder {
   /// another version's layout. Of a run that diverged, train.optimizer.lr and train.clip_norm may
   /// have changed, and its result says so.
   bool restore(Learner& learner, Position& position, Result& result);
+  /// Begins where another run ended: `state` is its checkpoint, `metrics` its metrics.jsonl, of
+  /// which this run gets a copy.
+  void go_on_from(State& state, const std::string& metrics, Learner& learner, Position& position,
+                  Result& result);
   /// What restore() did that the user should know, a sentence each.
   const std::vector<std::string>& notes() const { return notes_; }
   /// Puts the optimiser of the task that restore() went back into in its state, and lets the

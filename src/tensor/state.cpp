@@ -7,6 +7,20 @@ namespace rep {
 
 namespace {
 
+// Whether `large` has room for all of `small`.
+bool has_space(const torch::Tensor& large, const torch::Tensor& small) {
+  bool fits = large.dim() == small.dim();
+  for (int64_t d = 0; fits && d < small.dim(); ++d) fits = small.size(d) <= large.size(d);
+  return fits;
+}
+
+torch::Tensor leading_part(torch::Tensor tensor, at::IntArrayRef sizes) {
+  for (size_t d = 0; d < sizes.size(); ++d) {
+    tensor = tensor.narrow(static_cast<int64_t>(d), 0, sizes[d]);
+  }
+  return tensor;
+}
+
 template <class T>
 void value(const std::string& name, T& v, bool loading, Json& values) {
   if (!loading) {
@@ -43,6 +57,8 @@ void State::visit(const std::string& name, torch::Tensor& tensor, const torch::D
   torch::NoGradGuard no_grad;
   if (tensor.defined() && tensor.sizes() == found->second.sizes()) {
     tensor.copy_(found->second);
+  } else if (grows_ && tensor.defined() && has_space(tensor, found->second)) {
+    leading_part(tensor, found->second.sizes()).copy_(found->second);
   } else {
     const bool trains = tensor.defined() && tensor.requires_grad();
     tensor = found->second.to(tensor.defined() ? tensor.device() : device,

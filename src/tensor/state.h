@@ -26,6 +26,9 @@ class State {
   State(NamedTensors tensors, Json values, torch::Device device = torch::kCPU);
 
   bool loading() const { return loading_; }
+  /// From now on a tensor that is defined and, in no dimension smaller, larger than what was saved
+  /// takes that as its leading rows and columns and keeps the rest of its values.
+  void let_grow() { grows_ = true; }
   void operator()(const std::string& name, torch::Tensor& tensor) { visit(name, tensor, device_); }
   void operator()(const std::string& name, std::vector<torch::Tensor>& tensors) {
     visit(name, tensors, device_);
@@ -59,7 +62,7 @@ class State {
   void visit(const std::string& name, torch::Tensor& tensor, const torch::Device& device);
   void visit(const std::string& name, std::vector<torch::Tensor>& tensors,
              const torch::Device& device);
-  bool loading_ = false;
+  bool loading_ = false, grows_ = false;
   torch::Device device_ = torch::kCPU;
   std::string prefix_;
   NamedTensors tensors_;
