@@ -5,7 +5,7 @@
 #
 #   --arm64        of the program that scripts/test_arm64.sh built for 64-bit ARM
 #   --rep PROGRAM  of this program (default: build/release/rep, or build/arm64/rep)
-#   --output DIR   the folder (default: build/bundle/rep-x86_64 or rep-aarch64); it is made anew
+#   --output DIR   the folder (default: build/bundle/rep-x86_64 or rep-aarch64); it is made afresh
 #   --pack         write DIR.tar.xz, too
 #   --test         run it in an empty Debian 12, made with debootstrap, without a network: needs root
 #
@@ -40,10 +40,16 @@ fi
 need() {
   command -v "$1" >/dev/null && return
   say "installing $1"
-  apt-get -qq update >/dev/null || true
-  DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$1" >/dev/null ||
+  local as_root=()
+  if ((EUID != 0)); then as_root=(sudo ${CI:+-n}); fi
+  "${as_root[@]}" apt-get -qq update >/dev/null || true
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$1" >/dev/null ||
     fail "$1 is missing, and apt-get cannot install it here"
 }
+# It is made afresh: a folder that holds anything else stays.
+if [[ -e $output && ! -x $output/bin/rep && -n $(ls -A "$output" 2>&1) ]]; then
+  fail "$output is there and is no bundle (it has no bin/rep); name another folder with --output"
+fi
 need patchelf
 
 # The libraries that the dynamic linker loads for the program: "name => path" a line.

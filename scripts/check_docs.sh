@@ -26,7 +26,7 @@ man=''
 ((${#pages[@]} > 0)) || man=docs/rep.1
 [[ -z $man ]] ||
   pages=(README.md CONTRIBUTING.md CHANGELOG.md docs/*.md results/*.md datasets/README.md)
-[[ -z $rep || -x $rep ]] || fail "$rep is no executable"
+[[ -z $rep || -x $rep ]] || fail "$rep is not an executable"
 
 # Of each page, one thing to check a line: KIND FILE LINE WORDS. Code is what is fenced or indented by
 # four columns after an empty line; a line that ends with \ goes on in the next.

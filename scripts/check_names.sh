@@ -1,12 +1,19 @@
 #!/usr/bin/env bash
-# Usage: scripts/check_names.sh [BUILD]     (default build/release, configured before)
 # Compiles each library as ONE unit, without making code of it. What is joined shares its unnamed namespaces, and the
 # build joins sources by eights in an order that any new file moves: two files that call different things alike must
-# be found out before they meet. Minutes and some 3 GB; not one of ctest's.
+# be found out before they meet. Minutes and some 3 GB: none of ctest's, but .ci/run runs it.
+#
+# usage: scripts/check_names.sh [BUILD]     (default: build/release, configured before)
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/common.sh
+
+case ${1:-} in
+  -h | --help) print_help; exit 0 ;;
+  -*) echo "error: unknown option '$1'; see scripts/check_names.sh --help" >&2; exit 2 ;;
+esac
 build=${1:-build/release}
-[[ -f $build/compile_commands.json ]] || { echo "$build is not configured: cmake --preset release" >&2; exit 2; }
+[[ -f $build/compile_commands.json ]] || fail "$build is not configured; run cmake --preset release"
 unit=$(mktemp -d)
 trap 'rm -rf "$unit"' EXIT
 

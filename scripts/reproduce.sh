@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a table anew, a published one or one of ours: says what data and weights are missing, runs every
+# Runs a table again, a published one or one of ours: says what data and weights are missing, runs every
 # row as a process of its own (the same command goes on after a stop), and writes the table, beside the
 # published figures where there are some.
 #
@@ -41,7 +41,10 @@ case $table in
 esac
 given=("$@") overrides=()
 for ((i = 1; i < $#; ++i)); do
-  if [[ ${!i} == --set ]]; then overrides+=(--set "${@:i+1:1}"); fi
+  case ${!i} in
+    --set) overrides+=(--set "${@:i+1:1}") ;;
+    --set=*) overrides+=("${!i}") ;;
+  esac
 done
 rep=build/release/rep
 [[ -x $rep ]] || fail "$rep is not built; run scripts/setup.sh"
@@ -73,7 +76,10 @@ table_main() {
   for set in cifar100 imagenet_r; do
     for method in l2p dualprompt coda_prompt hide_prompt convprompt; do
       config=configs/$set/rep-$method.yaml
-      if [[ ! -e $config ]]; then continue; fi
+      if [[ ! -e $config ]]; then
+        if [[ $pass == check ]]; then say "no row of $method on $set: there is no $config"; fi
+        continue
+      fi
       rows "$set-rep-$method" "$config" --set "$large"
       rows "$set-$method" "$config" --set "$large" --set 'efficiency={}'
     done

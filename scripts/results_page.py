@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Keeps finished results of a table and writes results/RESULTS.md from all that are kept.
 
-usage: scripts/results_page.py [--keep TABLE FOLDER]
+usage: scripts/results_page.py [--keep TABLE FOLDER] [--replace] [--results DIR]
 
   --keep TABLE FOLDER   first copy every finished result below FOLDER to results/TABLE/ROW/result.json,
                         the row being the name in the configuration, without folders of this machine
+  --replace             also where a result of another configuration, data or weights is kept as that row
+  --results DIR         instead of results/
 
 RESULTS.md has a section for each results/TABLE/about.md, which says what was run and what it shows, with
 {table} where the table goes; pictures of a table, where scripts/plot.py made them, are linked. Anyone can
@@ -17,7 +19,11 @@ import os
 import sys
 
 RESULTS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "results")
-PATHS = {"root", "weights", "path", "offline_result", "decoded_cache"}
+PATHS = {"root", "train_list", "test_list", "val_list", "weights", "path", "offline_result", "decoded_cache"}
+NO_IDENTITY = {"name", "device", "threads", "memory_limit", "train.workers", "train.checkpoint_seconds",
+               "eval.offline_result", "backbone.weights", "efficiency.query_backbone.weights", "dataset.root",
+               "dataset.decoded_cache"}
+OFF = [0, "", False, None, "none", "auto", [], "seen"]  # what an option is that changes nothing
 HEAD = """# Results
 
 Every accuracy that this program has measured, made from the files in `results/TABLE/` by
@@ -52,10 +58,57 @@ def without_folders(value, key=""):
     return value
 
 
-def keep(table, folder):
+def identity_of(result):
+    """What makes it the run it is, but for the seed: dotted key -> value."""
+    if "identity" not in result:  # of a build from before results said it
+        return {"result of": result["rep"]["revision"], **flat(result["config"], {"seed"} | NO_IDENTITY)}
+    return flat(result["identity"], {"seed"})
+
+
+def flat(value, without=(), prefix=""):
+    if not isinstance(value, dict):
+        return {prefix[:-1]: value}
+    return {k: v for key, inner in value.items() if prefix + key not in without
+            for k, v in flat(inner, without, prefix + key + ".").items()}
+
+
+def difference(a, b):
+    """The first key in which two identities differ, "" for none. One that only one of them has, as of two builds,
+    counts as equal where it is off."""
+    for key in sorted(set(a) | set(b)):
+        both = key in a and key in b
+        if a[key] != b[key] if both else a.get(key, b.get(key)) not in OFF:
+            return key
+    return ""
+
+
+def rows_to_keep(folder):
+    """{row: (path, result)}, each row once."""
+    rows = {}
     for path, result in finished(folder):
         seed = result["config"]["seed"]
         row = result["name"] + ("" if seed == 42 else f"-seed{seed}")
+        if row in rows:
+            key = difference(identity_of(rows[row][1]), identity_of(result))
+            if key:
+                sys.exit(f"results_page.py: {rows[row][0]} and {path} are both called {row} and differ in {key}; "
+                         "remove the one that is not meant, or give its configuration another name")
+        rows[row] = (path, result)
+    return rows
+
+
+def keep(table, folder, replace):
+    rows = rows_to_keep(folder)
+    for row, (path, result) in rows.items():
+        old = os.path.join(RESULTS, table, row, "result.json")
+        if replace or not os.path.exists(old):
+            continue
+        with open(old, encoding="utf-8") as file:
+            key = difference(identity_of(json.load(file)), identity_of(without_folders(result)))
+        if key:
+            sys.exit(f"results_page.py: {path} is of another run than {old}: {key} differs; give its configuration "
+                     "another name, or --replace the kept one")
+    for row, (_, result) in rows.items():
         target = os.path.join(RESULTS, table, row)
         os.makedirs(target, exist_ok=True)
         with open(os.path.join(target, "result.json"), "w", encoding="utf-8") as file:
@@ -120,10 +173,16 @@ def cells(name, results):
 
 
 def table_of(table):
-    by_name = {}
+    by_name = {}  # name -> lists of results, each of one identity
     for _, result in finished(os.path.join(RESULTS, table)):
-        by_name.setdefault(result["name"], []).append(result)
-    rows = [cells(name, results) for name, results in by_name.items()]
+        groups = by_name.setdefault(result["name"], [])
+        same = [g for g in groups if not difference(identity_of(g[0]), identity_of(result))]
+        if same:
+            same[0].append(result)
+        else:
+            groups.append([result])
+    rows = [cells(name + (f" ({number})" if len(groups) > 1 else ""), results)
+            for name, groups in by_name.items() for number, results in enumerate(groups, 1)]
     rows.sort(key=lambda row: -float(row[1].split()[0]))
     lines = ["| " + " | ".join(COLUMNS) + " |",
              "|---|---:|" + "---:|" * (len(COLUMNS) - 5) + "---|---|---|"]
@@ -148,13 +207,17 @@ def page():
 
 
 def main():
+    global RESULTS
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--keep", nargs=2, metavar=("TABLE", "FOLDER"))
+    parser.add_argument("--replace", action="store_true")
+    parser.add_argument("--results", default=RESULTS, metavar="DIR")
     arguments = parser.parse_args()
+    RESULTS = arguments.results
     if arguments.keep:
         if not os.path.isdir(arguments.keep[1]):
             sys.exit(f"results_page.py: {arguments.keep[1]}: no such folder")
-        keep(*arguments.keep)
+        keep(*arguments.keep, arguments.replace)
     target = os.path.join(RESULTS, "RESULTS.md")
     with open(target, "w", encoding="utf-8") as file:
         file.write(page())

@@ -16,7 +16,11 @@ build=${1:-build/release}
 [[ -x $build/tests/slurm_test ]] || fail "$build/tests/slurm_test is not built; run scripts/setup.sh --tests"
 
 export PATH=$PATH:/usr/sbin
-if ! command -v slurmctld slurmd sbatch munged >/dev/null; then
+missing=no
+for program in slurmctld slurmd sbatch munged; do
+  command -v "$program" >/dev/null || missing=yes  # of several names, command -v is content with one
+done
+if [[ $missing == yes ]]; then
   say "installing slurm-wlm and munge"
   as_root=()
   if ((EUID != 0)); then as_root=(sudo ${CI:+-n}); fi

@@ -119,7 +119,7 @@ int run(int argc, char** argv) {
 /// GNU OpenMP's idle threads spin for a long while before they sleep. Beside any other busy process
 /// they take the cores from the very threads that they wait for: a training step was seen to take
 /// ten times as long. The library reads its settings when it is loaded, before main(): so a command
-/// that computes starts itself anew, once, with a short spin. A setting of the user's stays.
+/// that computes starts itself again, once, with a short spin. A setting of the user's stays.
 void shorten_openmp_spin(int argc, char** argv) {
   const std::string command = argc > 1 ? argv[1] : "";
   constexpr const char* kComputing[] = {"run", "learn", "predict", "pretrain", "bench", "plan"};
@@ -132,7 +132,7 @@ void shorten_openmp_spin(int argc, char** argv) {
 }
 
 /// A training step frees and takes the same large blocks again and again. By itself glibc hands
-/// each back to the kernel, which clears every page anew when it is next touched: a tenth of a
+/// each back to the kernel, which clears every page again when it is next touched: a tenth of a
 /// step.
 void keep_freed_memory() {
 #ifdef __GLIBC__

@@ -426,6 +426,9 @@ TEST(Config, PutsTheHomeFolderInThePlaceOfItsSign) {
   EXPECT_EQ(config.eval.offline_result, home + "/r.json");
   EXPECT_EQ(config.efficiency.query_backbone.weights, "pretrain:" + home + "/p.yaml");
   EXPECT_EQ(config.name, "~/n") << "is not a path";
+  EXPECT_EQ(
+      std::get<std::string>(parse_config("stream: {class_order: ~/o}", "a").stream.class_order),
+      home + "/o");
   EXPECT_EQ(expand_home("a~/b"), "a~/b");
 }
 
@@ -487,6 +490,73 @@ TEST(RunIdentity, TakesTheOptionsOfASectionAsTheyTakeEffect) {
   EXPECT_EQ(of("method: er"), R"({"name":"er","top_k":5})");
   EXPECT_EQ(of("method: {cache: x, root: y, top_k: 5, name: er}"), of("method: er"));
   EXPECT_NE(of("method: {name: er, top_k: 4}"), of("method: er"));
+}
+
+TEST(RunIdentity, HasAClassOrdersPlaceForNothing) {
+  const auto order = [](const std::string& value) {
+    return identity_of("stream: {class_order: " + value + "}")["stream"]["class_order"];
+  };
+  EXPECT_EQ(order("here/order.txt"), order("/elsewhere/order.txt"));
+  EXPECT_NE(order("here/order.txt"), order("natural"));
+  for (const char* word : {"natural", "seed", "1993", "\"python:10\""}) {
+    EXPECT_EQ(order(word), YAML::Load(word).as<std::string>());
+  }
+  EXPECT_EQ(to_text(order("[2, 0, 1]")), "[2,0,1]");
+}
+
+/// An identity in which every default is left out, as a key is made of it.
+std::string kept(const std::string& text) {
+  const Config config = parse_config(text, "a.yaml");
+  return to_text(without_defaults(identity(config), identity_of_defaults(config)));
+}
+
+// So that an option that is added later, and is off, is in no key.
+TEST(RunIdentity, LeavesDefaultsOutOfKeys) {
+  EXPECT_EQ(kept(""), R"({"dataset":{"name":"synthetic"},"method":{"name":"l2p"},"inputs":{}})");
+  EXPECT_EQ(kept("train: {epochs: 5, optimizer: {lr: 0.01}}\nmethod: er\nseed: 3"),
+            R"({"seed":3,"dataset":{"name":"synthetic"},"method":{"name":"er"},)"
+            R"("train":{"optimizer":{"lr":0.01}},"inputs":{}})");
+}
+
+// What a method's name stands for besides is not at its default, which is that of the structs.
+TEST(RunIdentity, KeepsWhatAMethodsNameChangesInKeys) {
+  const Registered<MethodDefaults> kDefaults{
+      "a_method_with_cps", "this test", {"efficiency: {token_merging: {kind: cps}}"}};
+  EXPECT_EQ(kept("method: a_method_with_cps"),
+            R"({"dataset":{"name":"synthetic"},"method":{"name":"a_method_with_cps"},)"
+            R"("efficiency":{"token_merging":{"kind":"cps"}},"inputs":{}})");
+  EXPECT_EQ(
+      kept("method: a_method_with_cps\nefficiency: {token_merging: {kind: none}}"),
+      R"({"dataset":{"name":"synthetic"},"method":{"name":"a_method_with_cps"},"inputs":{}})");
+}
+
+// What another build wrote: it had no top_k and no batch size of tests, its root was part of the
+// identity, and it wrote a class order's path.
+TEST(RunIdentity, OfAnotherBuildIsFilledUp) {
+  Config config = parse_config("method: er", "a.yaml");
+  const SectionOptions options = section_json<IdentityOptions>(config.method);
+  config.method.effective = options.effective;
+  config.method.identity = options.identity;
+  config.method.defaults = options.defaults;
+  const Json today = identity(config, {{"weights", "w"}});
+  Json was = today;
+  was["method"].erase("top_k");
+  was["method"]["root"] = "somewhere";
+  was["eval"].erase("batch_size");
+  was["stream"]["class_order"] = "orders/one.txt";
+  Json expected = today;
+  expected["stream"]["class_order"] = kSomeFile;
+  EXPECT_EQ(first_difference(as_of_this_build(was, config), expected), "");
+  EXPECT_EQ(first_difference(expected, as_of_this_build(was, config)), "");
+  was["method"]["name"] = "der";  // of which nothing is known
+  EXPECT_EQ(to_text(as_of_this_build(was, config)["method"]),
+            R"({"name":"der","root":"somewhere"})");
+}
+
+TEST(RunIdentity, NamesTheFirstDifferenceWhateverTheOrder) {
+  const Json one{{"a", {{"x", 1}, {"y", 2}}}, {"b", 1}};
+  EXPECT_EQ(first_difference(one, {{"b", 1}, {"a", {{"y", 2}, {"x", 1}}}}), "");
+  EXPECT_EQ(first_difference(one, {{"a", {{"y", 2}, {"x", 1}}}, {"b", 2}}), "b was 1 and is 2");
 }
 
 TEST(RunIdentity, NamesTheFirstDifference) {

@@ -2,8 +2,10 @@
 // the same before it trains.
 #include <gtest/gtest.h>
 
+#include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <string>
 #include <utility>
 
@@ -39,6 +41,13 @@ std::string experiment(const std::string& root, const std::string& dataset = "",
                     "name: case\nthreads: 1\ndataset: {name: image_folder, root: " + root +
                         dataset + "}\nstream: {tasks: " + std::to_string(tasks) + "}\n" + more +
                         "train: {epochs: 1, batch_size: 4, augment: none}\n");
+}
+
+/// The same, of enough steps to be stopped between them, each of which is saved.
+std::string experiment_in_steps(const std::string& root, const std::string& dataset = "") {
+  const std::string path = experiment(root, dataset);
+  return write_text(path,
+                    edited(read_text(path), "epochs: 1", "epochs: 200, checkpoint_seconds: 0"));
 }
 
 /// The last line that begins with "rep: ", without that.
@@ -138,13 +147,13 @@ TEST(DataFaults, ClassesThatDoNotDivideAreNamed) {
 
 /// A configuration whose ResNet ends in maps of one pixel where `image_size` is 32.
 std::string with_batch_norm(const std::string& root, const std::string& image_size,
-                            const std::string& train) {
+                            const std::string& train, const std::string& method = "finetune") {
   return write_text(
       root + "/case.yaml",
       "name: case\nthreads: 1\ndataset: {name: image_folder, root: " + root +
           "}\nstream: {tasks: 2}\nbackbone: {name: resnet18, weights: random, trainable: all, "
           "stem: imagenet, width: 8, image_size: " +
-          image_size + "}\nmethod: {name: finetune}\neval: {batch_size: 1}\n" +
+          image_size + "}\nmethod: {name: " + method + "}\neval: {batch_size: 1}\n" +
           "train: {epochs: 1, augment: none, " + train + "}\n");
 }
 
@@ -153,6 +162,7 @@ TEST(DataFaults, ALastBatchOfOneImageIsRefusedWhereBatchNormCannotLearnFromIt) {
   expect_in(fault(with_batch_norm(root, "32", "batch_size: 7")),
             "train.batch_size: the 8 images of task 1 leave a batch of 1 image");
   for (const auto& [image_size, train] : {std::pair{"32", "batch_size: 7, drop_last: true"},
+                                          {"32", "batch_size: 7, iterations: 1"},
                                           {"64", "batch_size: 7"},
                                           {"32", "batch_size: 6"}}) {
     const std::string output = fresh_folder("faults_last_of_one_out");
@@ -160,6 +170,21 @@ TEST(DataFaults, ALastBatchOfOneImageIsRefusedWhereBatchNormCannotLearnFromIt) {
         rep_command("run " + with_batch_norm(root, image_size, train) + " -q --output " + output);
     EXPECT_EQ(run.exit_code, 0) << run.output;
   }
+}
+
+// What a method keeps of earlier tasks is in its batches, too.
+TEST(DataFaults, ALastBatchOfOneImageIsFoundAmongExemplars) {
+  const std::string root = pictures("last_of_exemplars");  // tasks of eight images, four a class
+  // Nine images are room for four a class after one task: 8 + 8 images in the second.
+  expect_in(fault(with_batch_norm(root, "32", "batch_size: 5", "icarl, buffer_size: 9")),
+            "train.batch_size: the 16 images of task 2 leave a batch of 1 image");
+  expect_in(fault(with_batch_norm(root, "32", "batch_size: 4", "gdumb, buffer_size: 9")),
+            "train.batch_size: the 9 images of task 2 leave a batch of 1 image");
+  const std::string output = fresh_folder("faults_last_of_exemplars_out");
+  const Finished run =
+      rep_command("run " + with_batch_norm(root, "32", "batch_size: 7", "gdumb, buffer_size: 4") +
+                  " -q --output " + output);
+  EXPECT_EQ(run.exit_code, 0) << run.output;
 }
 
 TEST(DataFaults, PlanProposesNoBatchThatARunRefuses) {
@@ -180,6 +205,51 @@ TEST(DataFaults, PlanProposesNoBatchThatARunRefuses) {
       EXPECT_NE(set.get<std::string>(), "train.batch_size=1");
     }
   }
+}
+
+/// `root`'s experiment, stopped in its middle; resumed, it must refuse.
+void expect_other_data(const std::string& root, const std::string& config,
+                       const std::function<void()>& change) {
+  const std::string output = root + "/out";
+  ASSERT_EQ(signal_at_line(config, output, 1, SIGKILL), 128 + SIGKILL);
+  change();
+  const Finished resumed = rep_command("run " + config + " -q --resume --output " + output);
+  EXPECT_EQ(resumed.exit_code, 1);
+  expect_in(resumed.output, "was made from other data");
+}
+
+TEST(DataFaults, ResumeRefusesPicturesThatCameOrWent) {
+  for (const bool came : {true, false}) {
+    const std::string root = pictures("resumed");
+    expect_other_data(root, experiment_in_steps(root), [&] {
+      if (came) {
+        put(root + "/train/bee/9.png");
+      } else {
+        fs::remove(root + "/train/bee/3.png");
+      }
+    });
+  }
+}
+
+TEST(DataFaults, ResumeRefusesAnEditedListAndARenamedClass) {
+  const std::string root = pictures("resumed_list");
+  std::string lines;
+  for (int label = 0; label < 4; ++label) {
+    for (int i = 0; i < 3; ++i) {
+      const char* const names[] = {"ant", "bee", "cat", "dog"};
+      lines += std::string("train/") + names[label] + "/" + std::to_string(i) + ".png " +
+               std::to_string(label) + "\n";
+    }
+  }
+  const std::string list = write_text(root + "/list.txt", lines);
+  expect_other_data(root, experiment_in_steps(root, ", train_list: " + list),
+                    [&] { write_text(list, edited(lines, "ant/2.png", "ant/3.png")); });
+  const std::string renamed = pictures("resumed_class");
+  expect_other_data(renamed, experiment_in_steps(renamed), [&] {
+    for (const char* split : {"/train/", "/test/"}) {
+      fs::rename(renamed + split + "cat", renamed + split + "cow");
+    }
+  });
 }
 
 TEST(DataFaults, CheckDecodesAndListsAllThatIsBroken) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -44,6 +45,24 @@ class Files : public ::testing::Test {
   }
   std::string folder_;
 };
+
+TEST_F(Files, LeftoversOfKilledProcessesGoAndNothingElse) {
+  const pid_t child = fork();
+  if (child == 0) {
+    AtomicFile file(path("a"));
+    file.write("half");
+    kill(getpid(), SIGKILL);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  ASSERT_EQ(entries(), 1) << "the child left a file";
+  for (const char* other : {"a", "a.txt.tmp", "ab.1-2.tmp", "a.1-2.tmp.txt"}) {
+    write_file_atomically(path(other), "stays");
+  }
+  remove_leftovers(path("a"));
+  EXPECT_EQ(entries(), 4);
+  EXPECT_EQ(read_file(path("a")), "stays");
+}
 
 TEST_F(Files, AtomicFileAppearsOnCommitAndNotBefore) {
   write_file_atomically(path("a"), "old");

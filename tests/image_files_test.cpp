@@ -391,6 +391,25 @@ TEST(ImageList, RefusesPathsThatLeaveTheRootAndLabelsBeyondTheClasses) {
   }
 }
 
+TEST(ImageList, NamesItsPathsFromTheRootOnAndInBytesThatCanBeRead) {
+  const std::string root = fresh_folder("image_list_latin1");
+  put(root + "/train/a/x.png");
+  const std::string relative =
+      std::filesystem::relative(root, std::filesystem::current_path()).string();
+  write_text(root + "/list.txt", "../caf\xE9.png 0\n");
+  const std::string yaml = "{name: image_folder, root: " + relative + ", train_list: ";
+  EXPECT_EQ(message_of(yaml + relative + "/list.txt}", Split::kTrain),
+            root +
+                "/list.txt: the path '../caf\\xE9.png' leads out of the data set's folder; paths "
+                "are relative to it, without '..'");
+  write_text(root + "/list.txt", "caf\xE9 x\n");
+  EXPECT_EQ(message_of(yaml + relative + "/list.txt}", Split::kTrain),
+            root + "/list.txt:1: 'caf\\xE9 x' is not a path and a label from 0 to 0");
+  EXPECT_EQ(message_of("{name: image_folder, root: " + relative + "/none}", Split::kTrain)
+                .rfind(root + "/none/train: not a folder", 0),
+            0U);
+}
+
 TEST(ImageNetSubset, HasTwoDefinitionsAndWhateverIsPresent) {
   const std::string root = fresh_folder("imagenet");
   for (const char* half : {"train", "val"}) {

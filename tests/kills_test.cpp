@@ -5,6 +5,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <random>
+#include <set>
 #include <thread>
 
 #include "tests/run_command.h"
@@ -28,11 +29,12 @@ std::vector<std::string> registered_methods() {
   return names;
 }
 
-// REP on what has prompts to be made cheaper, so that its state is resumed too.
+// REP on every method whose steps it makes cheaper, so that its state is resumed too.
 std::string experiment_of(const std::string& method) {
-  const bool prompts = method == "l2p" || method == "dualprompt" || method == "coda_prompt" ||
-                       method == "hide_prompt" || method == "convprompt";
-  return small_experiment(method, prompts ? kRepBlock : "");
+  static const std::set<std::string> kCheaper{
+      "l2p",       "dualprompt", "coda_prompt", "hide_prompt", "convprompt", "apt",
+      "os_prompt", "cps_prompt", "inflora",     "sd_lora",     "slca",       "ranpac"};
+  return small_experiment(method, kCheaper.count(method) > 0 ? kRepBlock : "");
 }
 
 // Starts or resumes a run and kills it after `seconds`; false when it had ended before.

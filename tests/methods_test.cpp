@@ -403,7 +403,8 @@ TEST(WeightDecayTest, MovesNoRowOfEarlierTasks) {
       {"dualprompt", {{"head.weight", 0}, {"e_prompt", 2}, {"prompt_key", 0}}},
       {"coda_prompt",
        {{"head.weight", 0}, {"prompt.0", 0}, {"prompt_key.4", 0}, {"attention.2", 0}}},
-      {"hide_prompt", {{"wtp.head.weight", 0}, {"tii.head.bias", 0}}},
+      {"os_prompt", {{"head.weight", 0}, {"prompt.0", 0}, {"prompt_key.1", 0}}},
+      {"hide_prompt", {{"wtp.head.weight", 0}, {"tii.head.bias", 0}, {"prompt.0", 0}}},
       {"slca", {{"head.weight", 0}, {"head.bias", 0}}},
       {"inflora", {{"head.weight", 0}, {"head.bias", 0}}},
       {"sd_lora", {{"head.weight", 0}}}};

@@ -14,6 +14,7 @@
 #include "nn/vit.h"
 #include "run/setup.h"
 #include "tensor/torch.h"
+#include "tests/run_command.h"
 
 namespace rep {
 namespace {
@@ -125,6 +126,34 @@ TEST_F(Pretraining, IsDoneOncePerConfiguration) {
   std::filesystem::remove(path);
   EXPECT_EQ(pretrained(tiny, quiet_, folder_), path);
   EXPECT_EQ(read_safetensors(path).metadata.count("held_out_accuracy"), 1u);
+}
+
+// Its name had the hash of every option, which the file itself says.
+TEST_F(Pretraining, TakesTheFileOfAnEarlierBuild) {
+  const Config tiny = read_pretraining(config(), {"train.iterations=3"});
+  const std::string path = pretrained_path(tiny, folder_);
+  pretrain(tiny, path, quiet_);
+  const std::string hash = read_safetensors(path).metadata.at("pretraining_sha256").substr(0, 16);
+  const std::string before = file("vit_nano-" + hash + ".safetensors");
+  ASSERT_NE(path, before);
+  std::filesystem::rename(path, before);
+  EXPECT_EQ(pretrained_path(tiny, folder_), before);
+  std::ofstream(path) << "made now";
+  EXPECT_EQ(pretrained_path(tiny, folder_), path);
+}
+
+// The data is not there: that a process is at it is seen before that.
+TEST_F(Pretraining, ASecondCommandIsToldBeforeTheDataIsOpened) {
+  const std::string path = config(
+      "dataset: {name: cifar100, root: /nowhere}\n"
+      "backbone: {name: vit_nano}\n");
+  const FileLock lock = lock_pretraining(
+      pretraining_request(read_pretraining(path), file("weights")), /*waiting=*/nullptr);
+  const Finished second =
+      shell_command("cd " + folder_ + " && " REP_EXECUTABLE " pretrain " + path);
+  EXPECT_EQ(second.exit_code, 1);
+  EXPECT_NE(second.output.find("another process is pre-training these weights"), std::string::npos)
+      << second.output;
 }
 
 TEST_F(Pretraining, OnlyWhatBearsOnTheWeightsNamesTheFile) {

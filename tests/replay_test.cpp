@@ -1,10 +1,15 @@
 // Rehearsal: what a buffer keeps, what herding picks, what DER's loss is.
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <functional>
 #include <limits>
 #include <map>
+#include <mutex>
+#include <new>
 #include <numeric>
+#include <set>
+#include <thread>
 
 #include "methods/method.h"
 #include "methods/replay_buffer.h"
@@ -315,6 +320,42 @@ TEST(Er, TrainsOnTheBatchAndItsDrawAlike) {
     }
   }
   EXPECT_TRUE(found);
+}
+
+// Stored images are decoded and viewed by several threads, to the same bits as by one.
+TEST(TaskImages, ArePreparedBySeveralThreadsToTheSameBits) {
+  const Greys data;
+  const Transform view("l2p", 32, {}, /*train=*/true);
+  const auto views_by = [&](int64_t workers, const std::function<Image(int64_t)>& picture) {
+    TaskImages::Options options;
+    options.workers = workers;
+    return TaskImages(data, view, view, options, torch::Device(torch::kCPU)).augment(8, picture, 3);
+  };
+  std::mutex mutex;
+  std::set<std::thread::id> threads;
+  const auto together = [&](int64_t i) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex);
+      threads.insert(std::this_thread::get_id());
+    }
+    for (int wait = 0; wait < 2000; ++wait) {  // until another thread has one, too
+      {
+        const std::lock_guard<std::mutex> lock(mutex);
+        if (threads.size() > 1) break;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return grey(static_cast<uint8_t>(20 * i), 40);
+  };
+  const torch::Tensor several = views_by(3, together);
+  EXPECT_GT(threads.size(), 1U);
+  const auto alone = [](int64_t i) { return grey(static_cast<uint8_t>(20 * i), 40); };
+  EXPECT_TRUE(torch::equal(several, views_by(1, alone)));
+  const auto broken = [&](int64_t i) -> Image {
+    if (i == 5) throw std::bad_alloc();
+    return grey(0, 40);
+  };
+  EXPECT_THROW(views_by(3, broken), std::bad_alloc);
 }
 
 TEST(TaskImages, RefuseImagesOfAnotherTask) {

@@ -173,6 +173,44 @@ TEST(Report, MakesARowOfEveryIdentity) {
   EXPECT_EQ(report(options(root))["rows"].size(), 3U) << "went on otherwise after it diverged";
 }
 
+// Results of several builds: options that only some know, and paths that some wrote down.
+TEST(Report, CountsAnOptionThatAResultDoesNotKnowAsItsDefault) {
+  const std::string root = fresh_folder("report_builds");
+  ReportOptions with = options(root);
+  with.defaults = [](const std::string& dataset, const std::string& method) {
+    Config config;
+    config.dataset = Section{dataset, {}, ""};
+    config.method = Section{method, {}, ""};
+    config.method.effective = {{"name", method}, {"top_k", 5}, {"list", ""}};
+    config.method.identity = config.method.defaults = {{"name", method}, {"top_k", 5}};
+    return config;
+  };
+  const Json old{{"seed", 1}, {"method", {{"name", "l2p"}, {"list", "here/list.txt"}}}};
+  give_identity(put(root + "/a", {"l2p", 1, 50}), old);
+  Json today{
+      {"seed", 2}, {"method", {{"name", "l2p"}, {"top_k", 5}}}, {"stream", {{"order_seed", 10}}}};
+  give_identity(put(root + "/b", {"l2p", 2, 52}), today);
+  EXPECT_EQ(report(with)["rows"].size(), 1U) << report(with)["notes"];
+  today["method"]["top_k"] = 4;
+  give_identity(put(root + "/b", {"l2p", 2, 52}), today);
+  EXPECT_EQ(report(with)["rows"].size(), 2U);
+}
+
+TEST(Report, SaysWhereARowsRunsWereMadeDifferently) {
+  const std::string root = fresh_folder("report_machines");
+  for (const int64_t seed : {1, 2}) {
+    const std::string path = put(root + "/" + std::to_string(seed), {"l2p", seed, 50});
+    Json result = read_json(path);
+    result["device"] = {{"name", "one"}, {"threads", seed}};
+    result["libtorch"] = "2.1";
+    write_text(path, result.dump());
+  }
+  const Json json = report(options(root));
+  EXPECT_EQ(json["rows"].size(), 1U);
+  EXPECT_TRUE(has_note(json, "averaged over different values of: device.threads")) << json["notes"];
+  EXPECT_FALSE(has_note(json, "libtorch"));
+}
+
 TEST(Report, GivesAMethodAndItsRepOneColour) {
   const std::string root = fresh_folder("report_styles");
   put(root + "/a", {"l2p", 1, 50});

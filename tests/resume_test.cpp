@@ -139,6 +139,43 @@ TEST_P(Divergence, GoesOnWithALowerRateAsTheMessageAdvisesAndSaysSoInTheResult) 
       << result["notes"];
 }
 
+// The first cure may be too weak: what was known to be good before it stays.
+TEST(DivergedRun, KeepsItsGoodCheckpointWhenItDivergesAgain) {
+  const Diverging d = diverge("diverge_twice", 1000);
+  const auto good = checkpointed_tensors(d.output);
+  ASSERT_FALSE(good.empty());
+  const std::string resume = "run " + d.config + " -q --resume --output " + d.output +
+                             " --set train.clip_norm=1 --set train.optimizer.lr=";
+  const Finished again = rep_command(resume + "1e38");  // one step, to parameters that are infinite
+  EXPECT_EQ(again.exit_code, 1) << again.output;
+  ASSERT_TRUE(std::filesystem::exists(d.output + "/checkpoint/state.safetensors"));
+  EXPECT_EQ(checkpointed_tensors(d.output), good);
+  const Finished cured = rep_command(resume + "1e-5");
+  ASSERT_EQ(cured.exit_code, 0) << cured.output;
+  const nlohmann::json changes = read_json(d.output + "/result.json")["identity"]["changes"];
+  ASSERT_EQ(changes.size(), 2U) << changes;
+  EXPECT_EQ(changes[0]["was"], 0.01);
+  EXPECT_EQ(changes[0]["is"], 1e-5);
+  EXPECT_GT(changes[0]["iteration"], 0) << "it began again";
+}
+
+// Adam's second moment of a gradient of 1e22 is infinite, and every later step 0: the parameter
+// stays where it is, the loss is finite. Between checkpoints, and at the end of a task.
+TEST(DivergedRun, IsOneWhoseOptimiserHasAMomentThatIsNotFinite) {
+  for (const char* seconds : {"0", "60"}) {
+    const std::string folder = fresh_folder("diverge_moment");
+    const std::string config = write_text(
+        folder + "/c.yaml", edited(small_experiment("finetune"), "checkpoint_seconds: 0",
+                                   "checkpoint_seconds: " + std::string(seconds) +
+                                       ", clip_norm: 0, optimizer: {weight_decay: 1.0e+22}"));
+    const Finished run = rep_command("run " + config + " -q --output " + folder + "/out");
+    EXPECT_EQ(run.exit_code, 1) << seconds;
+    EXPECT_NE(run.output.find("the optimiser's moments are not finite in task 1"),
+              std::string::npos)
+        << run.output;
+  }
+}
+
 // A run that did not diverge may not change its rate on the way.
 TEST(DivergedRun, IsTheOnlyReasonToChangeTheRate) {
   const std::string folder = fresh_folder("diverge_not");
@@ -239,6 +276,26 @@ TEST(Resume, RefusesOtherData) {
   EXPECT_NE(resumed.output.find("was made from other data"), std::string::npos) << resumed.output;
 }
 
+TEST(Resume, RefusesAClassOfAnotherName) {
+  const std::string folder = fresh_folder("resume_names");
+  put_cifar(folder + "/data", 3);
+  const auto write_names = [&](const std::string& first) {
+    std::string names = first + "\n";
+    for (int label = 1; label < 100; ++label) names += "class" + std::to_string(label) + "\n";
+    write_text(folder + "/data/fine_label_names.txt", names);
+  };
+  write_names("apple");
+  const std::string config = write_text(folder + "/c.yaml", on_cifar(folder + "/data"));
+  ASSERT_EQ(signal_at_line(config, folder + "/out", 1, SIGKILL), 128 + SIGKILL);
+  write_names("pear");
+  const Finished resumed =
+      rep_command("run " + config + " -q --resume --output " + folder + "/out");
+  EXPECT_EQ(resumed.exit_code, 1);
+  EXPECT_NE(resumed.output.find("was made from other data (a class has another name)"),
+            std::string::npos)
+      << resumed.output;
+}
+
 TEST(Resume, KeepsTheNumberOfThreads) {
   const std::string folder = fresh_folder("resume_threads");
   const std::string config = write_text(folder + "/c.yaml", small_experiment("finetune"));
@@ -251,6 +308,80 @@ TEST(Resume, KeepsTheNumberOfThreads) {
   const Finished any = rep_command(resume + "--set threads=0");
   EXPECT_EQ(any.exit_code, 0) << any.output;
   EXPECT_EQ(checkpointed_tensors(folder + "/out"), checkpointed_tensors(folder + "/straight"));
+}
+
+/// Puts a text of the same length into the checkpoint's values.
+void edit_checkpoint(const std::string& output, const std::string& old, const std::string& text) {
+  const std::string path = output + "/checkpoint/state.safetensors";
+  const std::string bytes = read_text(path);
+  ASSERT_EQ(old.size(), text.size());
+  ASSERT_NE(bytes.find(old), std::string::npos) << old;
+  write_text(path, edited(bytes, old, text));
+}
+
+TEST(Resume, RefusesAnotherKindOfDevice) {
+  const std::string folder = fresh_folder("resume_device");
+  const std::string config = write_text(folder + "/c.yaml", small_experiment("finetune"));
+  ASSERT_EQ(signal_at_line(config, folder + "/out", 1, SIGKILL), 128 + SIGKILL);
+  const std::string resume = "run " + config + " -q --resume --output " + folder + "/out ";
+  const std::string made_on = R"(\"device\":\")";
+  edit_checkpoint(folder + "/out", made_on + "CPU", made_on + "GPU");
+  const Finished other = rep_command(resume);
+  EXPECT_EQ(other.exit_code, 1);
+  EXPECT_NE(other.output.find("was made on a GPU, and this is a CPU"), std::string::npos)
+      << other.output;
+  edit_checkpoint(folder + "/out", made_on + "GPU", made_on + "CPU");
+  const Finished same = rep_command(resume + "--device cpu");
+  EXPECT_EQ(same.exit_code, 0) << same.output;
+}
+
+TEST(Resume, RemovesWhatKillsLeftHalfWritten) {
+  const std::string folder = fresh_folder("resume_leftovers");
+  const std::string config = write_text(folder + "/c.yaml", small_experiment("no_prompt"));
+  std::filesystem::create_directories(folder + "/out/checkpoint");
+  write_text(folder + "/out/checkpoint/state.safetensors.123-4.tmp", "half");
+  write_text(folder + "/out/result.json.123-5.tmp", "half");
+  ASSERT_EQ(rep_command("run " + config + " -q --resume --output " + folder + "/out").exit_code, 0);
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder + "/out")) {
+    EXPECT_NE(entry.path().extension(), ".tmp") << entry.path();
+  }
+}
+
+TEST(Resume, FindsAClassOrderWhereverItLies) {
+  const std::string folder = fresh_folder("resume_order");
+  put_cifar(folder + "/data", 3);
+  std::string numbers;
+  for (int i = 99; i >= 0; --i) numbers += std::to_string(i) + "\n";
+  write_text(folder + "/order.txt", numbers);
+  const auto config = [&](const std::string& order) {
+    return write_text(folder + "/c.yaml", edited(on_cifar(folder + "/data"), "tasks: 2",
+                                                 "tasks: 2, class_order: " + order));
+  };
+  ASSERT_EQ(signal_at_line(config(folder + "/order.txt"), folder + "/out", 1, SIGKILL),
+            128 + SIGKILL);
+  std::filesystem::create_directories(folder + "/own");
+  std::filesystem::rename(folder + "/order.txt", folder + "/own/moved.txt");
+  const std::string resume = "HOME=" + folder + "/own " REP_EXECUTABLE " run " +
+                             config("~/moved.txt") + " -q --resume --output " + folder + "/out";
+  const Finished moved = shell_command(resume);
+  EXPECT_EQ(moved.exit_code, 0) << moved.output;
+  const nlohmann::json identity = read_json(folder + "/out/result.json")["identity"];
+  EXPECT_EQ(identity["inputs"]["class_order"].get<std::string>().size(), 64U);
+}
+
+TEST(Resume, RefusesAnotherClassOrderAtTheSamePath) {
+  const std::string folder = fresh_folder("resume_other_order");
+  const std::string order = write_text(folder + "/order.txt", "0 1 2 3 4 5");
+  const std::string config =
+      write_text(folder + "/c.yaml",
+                 edited(small_experiment("l2p"), "tasks: 3", "tasks: 3, class_order: " + order));
+  ASSERT_EQ(signal_at_line(config, folder + "/out", 1, SIGKILL), 128 + SIGKILL);
+  write_text(order, "5 4 3 2 1 0");
+  const Finished resumed =
+      rep_command("run " + config + " -q --resume --output " + folder + "/out");
+  EXPECT_EQ(resumed.exit_code, 1);
+  EXPECT_NE(resumed.output.find("was made with other class_order"), std::string::npos)
+      << resumed.output;
 }
 
 // A full disk, played by a limit on the size of files: the first checkpoint fits, a later file does

@@ -43,9 +43,22 @@ TEST(Stream51, CropsTheBoxEnlargedAsTheOfficialLoaderDoes) {
   EXPECT_EQ(train->num_classes(), 51);
 
   EXPECT_EQ(open(yaml + "}", Split::kTest)->labels(), (std::vector<int64_t>{3}));
-  EXPECT_EQ(open(yaml + ", novelty: only}", Split::kTest)->size(), 1);
   EXPECT_EQ(open(yaml + ", frame_stride: 2}", Split::kTrain)->size(), 1);
   EXPECT_EQ(open(yaml + ", crop: false}", Split::kTrain)->image(0).width, 40);
+}
+
+// stream.order: instance cuts the stream there.
+TEST(Stream51, FingerprintKnowsWhereVideosBegin) {
+  const auto print = [](const std::string& frame) {
+    const std::string row = ", [30, 40, 3], [30, 10, 25, 5], \"train/0.png\"]";
+    return open(stream51(fresh_folder("stream51_print"),
+                         "[[0, 0, 0, 0" + row + ", [0, 0, 1, " + frame + row + "]") +
+                    "}",
+                Split::kTrain)
+        ->fingerprint();
+  };
+  EXPECT_NE(print("0"), print("1"));
+  EXPECT_EQ(print("2"), print("1"));
 }
 
 TEST(Stream51, SaysWhichRowIsWrong) {

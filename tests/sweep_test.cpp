@@ -108,6 +108,86 @@ TEST(SweepPlan, KnowsDataAndWeightsByTheirContent) {
   EXPECT_NE(key("a", "a"), key("a", "c"));
 }
 
+TEST(SweepPlan, KnowsListsAndClassOrdersByTheirContent) {
+  SweepOptions options = sweep_of_one("sweep_lists");
+  const std::string folder = std::filesystem::path(options.output).parent_path();
+  for (const char* c : {"ant", "bee"}) {
+    for (const char* split : {"train", "test"}) {
+      std::filesystem::create_directories(folder + "/data/" + split + "/" + c);
+      write_text(folder + "/data/" + split + "/" + c + "/0.png", std::string(c) + split);
+    }
+  }
+  for (const char* name : {"/a", "/b", "/c"}) {
+    std::filesystem::create_directories(folder + name);
+    write_text(folder + name + "/order", name[1] == 'c' ? "1 0" : "0 1");
+    write_text(folder + name + "/list", name[1] == 'c' ? "train/bee/0.png 1\ntrain/ant/0.png 0\n"
+                                                       : "train/ant/0.png 0\ntrain/bee/0.png 1\n");
+  }
+  const auto key = [&](const std::string& order, const std::string& list) {
+    options.set = {"dataset={name: image_folder, root: '" + folder + "/data', train_list: '" +
+                       folder + "/" + list + "/list'}",
+                   "stream.class_order=" + folder + "/" + order + "/order"};
+    return plan(options).at(0).key;
+  };
+  EXPECT_EQ(key("a", "a"), key("b", "b")) << "moved";
+  EXPECT_NE(key("a", "a"), key("c", "a"));
+  EXPECT_NE(key("a", "a"), key("a", "c"));
+}
+
+/// Puts a finished run with this identity into a folder of the sweep.
+void put_result(const SweepOptions& options, const std::string& directory, const Json& identity) {
+  std::filesystem::create_directories(options.output + "/" + directory);
+  write_text(options.output + "/" + directory + "/result.json",
+             to_text(Json{{"complete", true}, {"identity", identity}}));
+}
+
+Json whole_identity(const SweepOptions& options) {
+  const Config config = read_experiment(options.configs.at(0), options.set);
+  return identity(config, InputDigests()(config));
+}
+
+// A build from before options came: its keys were others, and its identities lack the options.
+TEST(SweepPlan, FindsAFolderOfAnotherBuildByItsResult) {
+  SweepOptions options = sweep_of_one("sweep_other_build");
+  Json was = whole_identity(options);
+  was["train"].erase("schedule");
+  was["method"].erase("selection");
+  put_result(options, "small-s42-0123456789", was);
+  EXPECT_EQ(plan(options).at(0).directory, "small-s42-0123456789");
+  options.set = {"train.epochs=4"};
+  EXPECT_NE(plan(options).at(0).directory, "small-s42-0123456789");
+  options.set = {"method.selection=batchwise"};
+  EXPECT_NE(plan(options).at(0).directory, "small-s42-0123456789") << "it had the default";
+}
+
+TEST(SweepPlan, RefusesAFolderWhoseKeyMeantAnotherDefault) {
+  const SweepOptions options = sweep_of_one("sweep_other_default");
+  Json was = whole_identity(options);
+  const std::string directory = "small-s42-" + plan(options).at(0).key;
+  put_result(options, directory, was);
+  EXPECT_EQ(plan(options).at(0).directory, directory);
+  was["train"]["optimizer"]["lr"] = 0.5;  // that build's default
+  put_result(options, directory, was);
+  try {
+    plan(options);
+    ADD_FAILURE() << "took another run's result";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("train.optimizer.lr was 0.5 and is 0.001875"),
+              std::string::npos)
+        << error.what();
+  }
+}
+
+// So that the folder of a result is found by its identity.
+TEST(SweepPlan, ListsTheInputsOfTheRunsOwnIdentity) {
+  const SweepOptions options = sweep_of_one("sweep_inputs");
+  const Finished run = rep_command("run " + options.configs[0] + " -q --set train.iterations=1 " +
+                                   "--output " + options.output);
+  ASSERT_EQ(run.exit_code, 0) << run.output;
+  const Json inputs = Json::parse(read_text(options.output + "/result.json"))["identity"]["inputs"];
+  EXPECT_EQ(to_text(whole_identity(options)["inputs"]), to_text(inputs));
+}
+
 TEST(SweepPlan, TakesARunThatIsGivenTwiceOnce) {
   SweepOptions options = sweep_of_one("sweep_merged");
   options.configs.push_back(options.configs.front());
@@ -380,6 +460,32 @@ TEST(Sweep, HandsEveryPathAndValueToSlurmAsItIs) {
   EXPECT_EQ(occurrences(shell_command(status).output, "^finished +it-s"), 1)
       << shell_command(status).output;
   EXPECT_FALSE(std::filesystem::exists(folder + "/pwned"));
+}
+
+// The number of threads that a run began with stays, whatever is submitted beside it the next time.
+TEST(Sweep, HandsAnUnfinishedRunToSlurmWithItsOwnThreads) {
+  const std::string folder = fresh_folder("sweep_slurm_threads"), bin = folder + "/bin";
+  const std::string out = folder + "/out";
+  pretend_slurm(bin);
+  std::string text = small_experiment("no_prompt");
+  text.erase(text.find("threads: 1\n"), std::strlen("threads: 1\n"));
+  const std::string config = write_text(folder + "/c.yaml", text);
+  SweepOptions options;
+  options.configs = {config};
+  options.output = out;
+  const std::string run = out + "/" + plan(options).at(0).directory;
+  // As a sweep began it whose other runs had two threads.
+  ASSERT_EQ(signal_at_line(config, run, 1, SIGKILL, {"--set", "threads=2"}), 128 + SIGKILL);
+  const Finished submitted = shell_command("PATH=" + bin + ":$PATH " REP_EXECUTABLE " sweep " +
+                                           config + " --engine slurm --output " + out);
+  ASSERT_EQ(submitted.exit_code, 0) << submitted.output;
+  const std::string job = "SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=0 bash " + bin + "/script";
+  const Finished resumed = shell_command(job);
+  EXPECT_EQ(resumed.exit_code, 0) << resumed.output << read_text(run + "/sweep.log");
+  EXPECT_EQ(read_json(run + "/result.json")["device"]["threads"], 2);
+  std::filesystem::remove_all(run);  // one that begins takes what it is given
+  ASSERT_EQ(shell_command(job).exit_code, 0) << read_text(run + "/sweep.log");
+  EXPECT_EQ(read_json(run + "/result.json")["device"]["threads"], 1);
 }
 
 TEST(Sweep, KilledAndStoppedEndsWithTheResultsOfTheRunsAlone) {

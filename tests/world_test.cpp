@@ -152,6 +152,28 @@ TEST(World, RefusesDropoutWhoseDrawsAreOfTheWholeBatch) {
   EXPECT_NE(ease.output.find("method: ease, "), std::string::npos) << ease.output;
 }
 
+// Pre-training before the run is one process's own, and the others wait for it.
+TEST(World, StopsTogetherWhileOneOfThemPreTrains) {
+  const std::string folder = fresh_folder("world_pretrain");
+  write_text(folder + "/p.yaml",
+             "dataset: {name: synthetic, classes: 4, train_per_class: 40, test_per_class: 2}\n"
+             "backbone: {name: vit_nano}\n"
+             "train: {epochs: 300, batch_size: 8, augment: none}\nthreads: 1\n");
+  write_text(folder + "/c.yaml",
+             edited(small_experiment("l2p"), "weights: random", "weights: pretrain:p.yaml"));
+  static int port = 15000 + static_cast<int>(::getpid()) % 3000;
+  const std::string where =
+      "WORLD_SIZE=2 MASTER_PORT=" + std::to_string(port) + " " REP_EXECUTABLE " run c.yaml ";
+  const Finished stopped = shell_command(
+      "cd " + folder + "; RANK=0 " + where + "--output out & first=$!; RANK=1 " + where +
+      "--output out & second=$!; while [ ! -e weights/*.lock ]; do sleep 0.02; done; sleep 1; " +
+      "kill -TERM $first $second; wait $first; a=$?; wait $second; b=$?; echo codes $a $b");
+  EXPECT_NE(stopped.output.find("codes 130 130"), std::string::npos) << stopped.output;
+  for (const auto& entry : std::filesystem::directory_iterator(folder + "/weights")) {
+    EXPECT_EQ(entry.path().extension(), ".lock") << entry.path() << " was made to its end";
+  }
+}
+
 TEST(World, StopsAndGoesOnTogether) {
   const std::string folder = fresh_folder("world_stop");
   std::string text = small_experiment("l2p");
@@ -169,6 +191,11 @@ TEST(World, StopsAndGoesOnTogether) {
       folder + "/out/metrics.jsonl 2>/dev/null | wc -l)\" -lt 3 ]; do sleep 0.02; done; " +
       "kill -TERM $second; wait $first; a=$?; wait $second; b=$?; echo codes $a $b");
   ASSERT_NE(stopped.output.find("codes 130 130"), std::string::npos) << stopped.output;
+  const Finished alone = rep_command(run + "/out --resume");
+  EXPECT_EQ(alone.exit_code, 1);
+  EXPECT_NE(alone.output.find("was made by 2 processes together, and now there are 1"),
+            std::string::npos)
+      << alone.output;
   const Finished resumed = run_together(2, run + "/out --resume");
   ASSERT_EQ(resumed.exit_code, 0) << resumed.output;
   EXPECT_EQ(comparable(read_json(folder + "/out/result.json")),

@@ -181,7 +181,7 @@ Json summarise_result(const Json& result, const std::string& path) {
   Json summary = Json::object();
   for (const char* key : {"name", "complete", "metrics"}) {
     if (!result.contains(key)) {
-      throw Error(path + ": no result of rep: '" + key + "' is missing");
+      throw Error(absolute_path(path) + ": not a result of rep: '" + key + "' is missing");
     }
     summary[key] = result[key];
   }

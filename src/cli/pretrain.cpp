@@ -2,6 +2,7 @@
 
 #include <iostream>
 #include <memory>
+#include <optional>
 
 #include "cli/commands.h"
 #include "core/interrupt.h"
@@ -25,8 +26,12 @@ void run(const Arguments& arguments) {
                     "");
   const Config config = read_pretraining(arguments.config, arguments.set);
   set_threads(config.threads);
+  // A second process is told before the data is opened; the file's name is known after that.
+  const FileLock asked = lock_pretraining(
+      arguments.output.empty() ? pretraining_request(config) : arguments.output, nullptr);
   const std::string path = arguments.output.empty() ? pretrained_path(config) : arguments.output;
-  const FileLock lock = lock_pretraining(path, nullptr);
+  std::optional<FileLock> lock;
+  if (arguments.output.empty()) lock.emplace(lock_pretraining(path, nullptr));
   pretrain(config, path, progress);
   std::cout << path << "\n";
 }

@@ -6,6 +6,7 @@
 
 #include "cli/commands.h"
 #include "core/files.h"
+#include "run/setup.h"
 
 namespace rep {
 
@@ -53,6 +54,7 @@ void add_report_command(CLI::App& app) {
       options->format = "html";
       *output = *html;
     }
+    options->defaults = defaults_of;
     const std::string text = make_report(*options);
     if (output->empty()) {
       std::cout << text;

@@ -75,9 +75,8 @@ void run_and_report(Config config, const Running& running) {
         "LibTorch uses the slow reference BLAS; install libopenblas0-openmp, and matrix "
         "products run several times faster");
   }
-  if (!world->writes()) world->wait();  // the first one pre-trains for all
+  // One process pre-trains for all. The others wait for its lock, which has no time limit.
   resolve_pretrained(config, &progress);
-  if (world->writes()) world->wait();
   const Result result =
       run_experiment(config, {running.output, running.resume, world, running.continues}, progress);
   progress.info(summary(result.to_json()) + "  result: " + running.output + "/result.json");

@@ -11,6 +11,9 @@ namespace rep {
 // One experiment. Every struct has the defaults in place; key == field == JSON key == the paper's
 // word.
 
+/// Whether a class order is one that goes by its name; any other text is a file's path.
+bool is_named_class_order(const std::string& text);
+
 /// Blurred task boundaries: i-Blurry (Koh et al., arXiv 2110.10031) and Si-Blurry (Moon et al.,
 /// arXiv 2308.09303), whose N and M these are, as shares.
 struct BlurryConfig {
@@ -61,7 +64,7 @@ struct StreamConfig {
   template <class Visitor>
   void fields(Visitor&& visit) {
     visit("tasks", tasks, at_least(1), doc("Tasks of equally many classes."));
-    visit("class_order", class_order,
+    visit("class_order", class_order, file_unless(is_named_class_order),
           doc("Order in which the stream shows the classes: natural; seed: shuffled by the run's "
               "seed; a number such as 1993: numpy's permutation of that seed; python:10: Python's; "
               "a list of class numbers; or a text file of them."));
@@ -441,9 +444,20 @@ struct Config {
 
 /// What makes a run the run it is: every field that is not marked otherwise where it is visited,
 /// options of data set and method included, and under "inputs" the digests of what paths lead to
-/// (run/inputs.h). An option that is written at its default is one that is left out. A resume, the
-/// key of a sweep's run, a report's rows and scripts/plot.py go by this and nothing else.
+/// (run/inputs.h). An option that is written at its default is one that is left out. The key of a
+/// sweep's run, a report's rows and scripts/plot.py go by this and nothing else; a resume, by the
+/// threads, the processes and the kind of device too (RunFolder).
 Json identity(const Config& config, const Json& inputs = Json::object());
+/// The identity of that data set and method with every option at its default, without their names.
+/// Defaults are those of the structs, whatever a method's name stands for besides (MethodDefaults).
+Json identity_of_defaults(const Config& config);
+/// `identity` without what is as in `defaults`: what a key is made of, so that an option that is
+/// new moves no key of a run that leaves it at its default.
+Json without_defaults(const Json& identity, const Json& defaults);
+/// What another build wrote as an identity, as this build says it: an option that it did not have
+/// is at its default, which whoever adds one makes what was done before, and what is no part of an
+/// identity any more is left out. Of another data set or method than `config` has nothing is known.
+Json as_of_this_build(const Json& identity, const Config& config);
 /// "train.epochs was 5 and is 6": the first difference between two identities; "" for none.
 std::string first_difference(const Json& was, const Json& is, const std::string& path = "");
 /// What a method's name stands for besides the method (cps_prompt: CODA-Prompt with CPS): YAML that
@@ -456,7 +470,7 @@ struct MethodDefaults {
 
 /// Reads a YAML file, applies `key.sub=value` overrides in order (the value is YAML), rejects
 /// unknown keys and values out of range. The options of `dataset` and `method` are only located,
-/// not yet read: run/experiment.h resolves them. Files over 1 MiB are refused. Throws Error.
+/// not yet read: run/setup.h resolves them. Files over 1 MiB are refused. Throws Error.
 Config load_config(const std::string& path, const std::vector<std::string>& overrides = {});
 
 /// The same from text; `file` names it in messages.

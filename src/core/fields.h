@@ -49,7 +49,8 @@ inline Between between(double low, double high) { return {low, high}; }
 inline Below from_to_below(double low, double high) { return {low, high}; }
 inline OneOf one_of(std::vector<std::string> words) { return {std::move(words)}; }
 
-/// The field is not part of a run's identity: no number of a result depends on it.
+/// The field is no part of a run's identity: it names, watches or limits the run, or says on what
+/// to compute, of which what bears on the numbers is known otherwise (a resume compares it).
 struct NotIdentity {};
 inline constexpr NotIdentity not_identity{};
 /// A path, of which what lies there is part of the identity (by its digest), and where it lies is
@@ -59,6 +60,14 @@ inline constexpr PathOfInput path_of_input{};
 /// A path that is no input: no part of the identity either; it may begin with ~/.
 struct OtherPath {};
 inline constexpr OtherPath other_path{};
+/// A WordOrList whose text is a file's path unless `is_word` knows it: then the file's content is
+/// part of the identity (by its digest), and its path is not. It may begin with ~/.
+struct FileUnless {
+  bool (*is_word)(const std::string&);
+};
+inline FileUnless file_unless(bool (*is_word)(const std::string&)) { return {is_word}; }
+/// What stands for such a path in an identity.
+inline constexpr const char* kSomeFile = "a file";
 /// What a field means, for lists and schemas: one sentence, the unit, and the source of a default.
 struct Doc {
   const char* text;
@@ -93,6 +102,7 @@ struct Section {
   std::string where;         // "l2p.yaml: method" (file, dotted key), for messages
   Json effective = nullptr;  // every option with its value, filled when the options were read
   Json identity = nullptr;   // the same, of those that are part of a run's identity
+  Json defaults = nullptr;   // the same with every option at its default
 };
 
 /// A mapping being read: hands out children by key and, at the end, complains of keys never asked
@@ -162,13 +172,14 @@ class FieldWriter {
   explicit FieldWriter(Which which = Which::kAll) : which_(which) {}
 
   template <class T, class... Attributes>
-  void operator()(const char* key, T& value, const Attributes&...) {
+  void operator()(const char* key, T& value, const Attributes&... attributes) {
     if (which_ == Which::kIdentity && (is_outside_identity_v<Attributes> || ...)) return;
     if constexpr (std::is_same_v<T, Section>) {
       const Json& options = which_ == Which::kIdentity ? value.identity : value.effective;
       json[key] = options.is_null() ? Json{{"name", value.name}} : options;
     } else if constexpr (std::is_same_v<T, WordOrList>) {
       std::visit([&](const auto& v) { json[key] = v; }, value);
+      if (which_ == Which::kIdentity) (leave_out_path(json[key], attributes), ...);
     } else if constexpr (is_nested_v<T>) {
       FieldWriter nested(which_);
       value.fields(nested);
@@ -180,6 +191,11 @@ class FieldWriter {
   Json json = Json::object();
 
  private:
+  template <class Attribute>
+  static void leave_out_path(Json&, const Attribute&) {}
+  static void leave_out_path(Json& value, const FileUnless& c) {
+    if (value.is_string() && !c.is_word(value.get<std::string>())) value = kSomeFile;
+  }
   Which which_;
 };
 
@@ -256,6 +272,7 @@ class FieldDescriber {
   static void describe(Json& field, NotIdentity) { field["identity"] = false; }
   static void describe(Json& field, PathOfInput) { field["identity"] = "content"; }
   static void describe(Json& field, OtherPath) { field["identity"] = false; }
+  static void describe(Json&, FileUnless) {}
   static void describe(Json& field, const Doc& c) {
     field["doc"] = c.text;
     if (*c.unit) field["unit"] = c.unit;
@@ -284,16 +301,18 @@ T read_section(const Section& section) {
   return options;
 }
 
-/// A Section's options as they take effect, for Section::effective and Section::identity.
+/// A Section's options as they take effect, for Section::effective, identity and defaults.
 struct SectionOptions {
-  Json effective, identity;
+  Json effective, identity, defaults;
 };
 template <class T>
 SectionOptions section_json(const Section& section) {
   const T options = read_section<T>(section);
-  SectionOptions json{{{"name", section.name}}, {{"name", section.name}}};
+  const Json name{{"name", section.name}};
+  SectionOptions json{name, name, name};
   json.effective.update(to_json(options));
   json.identity.update(to_json(options, FieldWriter::Which::kIdentity));
+  json.defaults.update(to_json(T(), FieldWriter::Which::kIdentity));
   return json;
 }
 
@@ -310,6 +329,9 @@ void FieldReader::operator()(const char* key, T& value, const Attributes&... att
       check(node, key, value, attribute);
     } else if constexpr (is_path_v<Attribute>) {
       value = expand_home(value);
+    } else if constexpr (std::is_same_v<Attribute, FileUnless>) {
+      auto* const text = std::get_if<std::string>(&value);
+      if (text && !attribute.is_word(*text)) *text = expand_home(*text);
     }
   };
   (apply(attributes), ...);

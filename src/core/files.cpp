@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <vector>
 
 #include "core/error.h"
 #include "core/numbers.h"
@@ -103,6 +104,27 @@ void write_file_atomically(const std::string& path, const std::string& text) {
   file.commit();
 }
 
+void remove_leftovers(const std::string& path) {
+  namespace fs = std::filesystem;
+  const fs::path whole(path);
+  const std::string prefix = whole.filename().string() + ".", ending = ".tmp";
+  const fs::path folder = whole.has_parent_path() ? whole.parent_path() : fs::path(".");
+  std::vector<fs::path> leftovers;
+  std::error_code failed;
+  for (fs::directory_iterator entry(folder, failed), end; !failed && entry != end;
+       entry.increment(failed)) {
+    const std::string name = entry->path().filename().string();
+    if (name.size() <= prefix.size() + ending.size() || name.rfind(prefix, 0) != 0) continue;
+    const size_t digits = name.size() - prefix.size() - ending.size();
+    const std::string middle = name.substr(prefix.size(), digits);  // PROCESS-COUNT
+    if (name.compare(name.size() - ending.size(), ending.size(), ending) == 0 &&
+        middle.find_first_not_of("0123456789-") == std::string::npos) {
+      leftovers.push_back(entry->path());
+    }
+  }
+  for (const fs::path& leftover : leftovers) fs::remove(leftover, failed);
+}
+
 std::string read_file(const std::string& path, size_t limit) {
   const Descriptor descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (descriptor.value < 0) fail("read", path);
@@ -119,7 +141,7 @@ std::string read_file(const std::string& path, size_t limit) {
     if (got == 0) break;
     used += static_cast<size_t>(got);
     if (used > limit) {
-      throw Error("'" + path + "' is larger than the " + std::to_string(limit) +
+      throw Error("'" + absolute_path(path) + "' is larger than the " + std::to_string(limit) +
                   " bytes that such a file may have");
     }
   }
@@ -133,7 +155,9 @@ MappedFile::MappedFile(const std::string& path) : path_(path) {
   struct stat status {};
   if (::fstat(descriptor.value, &status) != 0) fail("read", path);
   if (S_ISDIR(status.st_mode)) fail("read", path, EISDIR);
-  if (!S_ISREG(status.st_mode)) throw Error("cannot read '" + path + "': not a regular file");
+  if (!S_ISREG(status.st_mode)) {
+    throw Error("cannot read '" + absolute_path(path) + "': not a regular file");
+  }
   size_ = static_cast<size_t>(status.st_size);
   if (size_ == 0) return;  // mmap refuses an empty range
   void* mapped = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, descriptor.value, 0);

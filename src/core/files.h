@@ -28,6 +28,10 @@ class AtomicFile {
 
 void write_file_atomically(const std::string& path, const std::string& text);
 
+/// Removes what AtomicFiles of `path` in processes that were killed have left beside it. Only for a
+/// process that holds the lock without which nobody writes that file.
+void remove_leftovers(const std::string& path);
+
 /// The whole file. Throws Error when it cannot be read or is larger than `limit` bytes.
 std::string read_file(const std::string& path, size_t limit = size_t{1} << 30);
 

@@ -32,8 +32,8 @@ void catch_interrupts() {
 }
 
 bool interrupted() { return together ? told : arrived; }
-void interrupt_together() { together = true; }
-bool signal_arrived() { return arrived; }
-void interrupt() { told = true; }
+void synchronise_interrupts() { together = true; }
+bool signal_received() { return arrived; }
+void request_stop() { told = true; }
 
 }  // namespace rep

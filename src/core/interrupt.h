@@ -7,10 +7,10 @@ void catch_interrupts();
 /// Whether to stop: one has arrived. The training loop asks after every step.
 bool interrupted();
 
-/// Several processes stop together: from here on interrupted() is true only once interrupt() was
-/// called, which each does when it knows that a signal has arrived in any of them.
-void interrupt_together();
-bool signal_arrived();  // in this process
-void interrupt();
+/// Of several processes that train together: from here on interrupted() is true only once
+/// request_stop() was called, which each does when it knows of a signal in any of them.
+void synchronise_interrupts();
+bool signal_received();  // in this process
+void request_stop();
 
 }  // namespace rep

@@ -13,7 +13,7 @@ std::vector<double> read_offline_result(const std::string& path,
                                         const std::vector<std::vector<int64_t>>& classes,
                                         const std::string& tested) {
   const auto fail = [&](const std::string& why) {
-    throw Error("eval.offline_result: " + path + " " + why +
+    throw Error("eval.offline_result: " + absolute_path(path) + " " + why +
                 "; give the result.json of a finished run (method joint) on the same stream");
   };
   const Json json =

@@ -36,7 +36,7 @@ std::vector<std::string> read_class_names(const std::string& path) {
   std::istringstream words(read_file(path, 1 << 20));
   for (std::string word; words >> word;) names.push_back(word);
   if (static_cast<int64_t>(names.size()) != kClasses) {
-    throw Error(path + ": holds " + std::to_string(names.size()) +
+    throw Error(absolute_path(path) + ": holds " + std::to_string(names.size()) +
                 " class names instead of 100; take the file of the official archive or remove it");
   }
   return names;
@@ -45,7 +45,7 @@ std::vector<std::string> read_class_names(const std::string& path) {
 std::string records_path(const std::string& root, Split split) {
   const std::string path = root + (split == Split::kTrain ? "/train.bin" : "/test.bin");
   if (!std::filesystem::exists(path)) {
-    throw Error(path +
+    throw Error(absolute_path(path) +
                 ": not there; set dataset.root to the folder of CIFAR-100's binary version " +
                 "(train.bin, test.bin, fine_label_names.txt)");
   }
@@ -59,16 +59,17 @@ class Cifar100 : public Dataset {
         class_names_(read_class_names(root + "/fine_label_names.txt")) {
     const auto bytes = static_cast<int64_t>(file_.size());
     if (bytes == 0 || bytes % kRecord != 0) {
-      throw Error(file_.path() + ": the record at byte " + std::to_string(bytes - bytes % kRecord) +
-                  " is cut short (" + std::to_string(bytes % kRecord) +
-                  " bytes of 3074); fetch the file again");
+      throw Error(absolute_path(file_.path()) + ": the record at byte " +
+                  std::to_string(bytes - bytes % kRecord) + " is cut short (" +
+                  std::to_string(bytes % kRecord) + " bytes of 3074); fetch the file again");
     }
     labels_.reserve(static_cast<size_t>(bytes / kRecord));
     for (int64_t i = 0; i < bytes / kRecord; ++i) {
       const int64_t label = file_.data()[i * kRecord + 1];
       if (label >= kClasses) {
-        throw Error(file_.path() + ": record " + std::to_string(i) + " has the fine label " +
-                    std::to_string(label) + ", beyond 99; this is not a CIFAR-100 file");
+        throw Error(absolute_path(file_.path()) + ": record " + std::to_string(i) +
+                    " has the fine label " + std::to_string(label) +
+                    ", beyond 99; this is not a CIFAR-100 file");
       }
       labels_.push_back(label);
     }

@@ -1,12 +1,12 @@
 #include "data/completeness.h"
 
 #include <algorithm>
-#include <atomic>
-#include <map>
-#include <mutex>
+#include <iterator>
+#include <new>
 #include <thread>
 
 #include "core/error.h"
+#include "core/parallel.h"
 #include "data/stream.h"
 
 namespace rep {
@@ -25,6 +25,8 @@ std::string fault_of(const Dataset& dataset, int64_t index) {
     return "";
   } catch (const Error& error) {
     return error.what();
+  } catch (const std::bad_alloc&) {
+    return "image " + std::to_string(index) + ": there is no memory for its pixels";
   }
 }
 
@@ -105,23 +107,12 @@ std::vector<std::string> check_data(const Dataset& train, const Dataset& test,
 }
 
 std::vector<std::string> broken_images(const Dataset& dataset) {
-  std::map<int64_t, std::string> faults;
-  std::mutex mutex;
-  std::atomic<int64_t> next{0};
-  const auto work = [&] {
-    for (int64_t i = next++; i < dataset.size(); i = next++) {
-      const std::string fault = fault_of(dataset, i);
-      if (fault.empty()) continue;
-      const std::lock_guard<std::mutex> lock(mutex);
-      faults.emplace(i, fault);
-    }
-  };
-  std::vector<std::thread> threads;
-  for (unsigned i = 1; i < std::thread::hardware_concurrency(); ++i) threads.emplace_back(work);
-  work();
-  for (std::thread& thread : threads) thread.join();
+  std::vector<std::string> faults(static_cast<size_t>(dataset.size()));
+  parallel_for(dataset.size(), std::thread::hardware_concurrency(),
+               [&](int64_t i) { faults[static_cast<size_t>(i)] = fault_of(dataset, i); });
   std::vector<std::string> all;
-  for (const auto& [index, fault] : faults) all.push_back(fault);
+  std::copy_if(faults.begin(), faults.end(), std::back_inserter(all),
+               [](const std::string& fault) { return !fault.empty(); });
   return all;
 }
 

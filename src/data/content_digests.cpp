@@ -3,7 +3,6 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstdlib>
 #include <ctime>
 #include <filesystem>
@@ -14,6 +13,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/hash.h"
+#include "core/parallel.h"
 
 namespace rep {
 namespace {
@@ -89,23 +89,15 @@ std::optional<std::string> ContentDigests::of(const std::string& path) {
 
 std::vector<std::optional<std::string>> ContentDigests::of_all(
     const std::vector<std::string>& paths) {
-  constexpr size_t kPart = 64;
+  constexpr size_t kPart = 64;  // files of a thread's piece of work: many are known already
   std::vector<std::optional<std::string>> digests(paths.size());
-  std::atomic<size_t> next{0};
-  const auto work = [&] {
-    for (size_t first = next.fetch_add(kPart); first < paths.size();
-         first = next.fetch_add(kPart)) {
-      for (size_t i = first; i < std::min(first + kPart, paths.size()); ++i) {
-        digests[i] = of(paths[i]);
-      }
-    }
-  };
-  std::vector<std::thread> threads;
-  const size_t useful = std::min<size_t>(
-      {8, std::max(1U, std::thread::hardware_concurrency()), 1 + paths.size() / kPart});
-  for (size_t i = 1; i < useful; ++i) threads.emplace_back(work);
-  work();
-  for (std::thread& thread : threads) thread.join();
+  const size_t parts = (paths.size() + kPart - 1) / kPart;
+  const auto threads = std::min<int64_t>(8, std::thread::hardware_concurrency());
+  parallel_for(static_cast<int64_t>(parts), threads, [&](int64_t part) {
+    const size_t first = static_cast<size_t>(part) * kPart;
+    const size_t last = std::min(first + kPart, paths.size());
+    for (size_t i = first; i < last; ++i) digests[i] = of(paths[i]);
+  });
   save();
   return digests;
 }

@@ -34,11 +34,11 @@ ImageFiles::ImageFiles(std::string root, std::vector<ImageFile> files,
   labels_.reserve(files_.size());
   for (const ImageFile& file : files_) {
     if (leaves_root(file.path)) {
-      throw Error(where + ": the path '" + file.path.substr(0, 200) +
+      throw Error(where + ": the path '" + printable(file.path.substr(0, 200)) +
                   "' leads out of the data set's folder; paths are relative to it, without '..'");
     }
     if (file.label < 0 || file.label >= num_classes()) {
-      throw Error(where + ": '" + file.path.substr(0, 200) + "' has the label " +
+      throw Error(where + ": '" + printable(file.path.substr(0, 200)) + "' has the label " +
                   std::to_string(file.label) + ", but there are " + std::to_string(num_classes()) +
                   " classes");
     }
@@ -88,9 +88,9 @@ void ImageFiles::part(int64_t index, const Wanted& wanted, ImagePart& out) const
   const auto wanted_in_box = [&](int64_t height, int64_t width) {
     if (box.top < 0 || box.left < 0 || box.height < 0 || box.width <= 0 ||
         box.height > height - box.top || box.width > width - box.left) {
-      throw Error(printable(root_ + "/" + file.path) + " (image " + std::to_string(index) +
-                  " of its list): the box " + std::to_string(box.left) + ", " +
-                  std::to_string(box.top) + ", " + std::to_string(box.width) + " x " +
+      throw Error(printable(absolute_path(root_ + "/" + file.path)) + " (image " +
+                  std::to_string(index) + " of its list): the box " + std::to_string(box.left) +
+                  ", " + std::to_string(box.top) + ", " + std::to_string(box.width) + " x " +
                   std::to_string(box.height) + " does not lie in the picture of " +
                   std::to_string(width) + " x " + std::to_string(height) +
                   "; fetch the data set again");
@@ -132,7 +132,7 @@ std::unique_ptr<Dataset> with_options(std::unique_ptr<ImageFiles> files,
 
 std::vector<std::string> ImageFiles::notes() const {
   if (left_out_.empty()) return {};
-  return {printable(root_) + ": " + left_out_};
+  return {printable(absolute_path(root_)) + ": " + left_out_};
 }
 
 std::string ImageFiles::fingerprint() const {
@@ -160,6 +160,7 @@ std::string ImageFiles::fingerprint_of(const std::vector<int64_t>& images,
          {file.label, file.crop.top, file.crop.left, file.crop.height, file.crop.width}) {
       add(std::to_string(number));
     }
+    if (file.first_frame) add("a video begins");
   }
   return hash.hex();
 }
@@ -193,8 +194,9 @@ std::vector<ImageFile> read_image_list(const std::string& path, int64_t num_clas
                            ? std::nullopt
                            : parse_number<int64_t>(std::string_view(line).substr(space + 1));
     if (space == 0 || !label || *label < 0 || *label >= num_classes) {
-      throw Error(path + ":" + std::to_string(number) + ": '" + line.substr(0, 100) +
-                  "' is not a path and a label from 0 to " + std::to_string(num_classes - 1));
+      throw Error(printable(absolute_path(path)) + ":" + std::to_string(number) + ": '" +
+                  printable(line.substr(0, 100)) + "' is not a path and a label from 0 to " +
+                  std::to_string(num_classes - 1));
     }
     file.label = *label;
     file.path = line.substr(0, space);

@@ -60,7 +60,8 @@ class ImageFiles : public Dataset {
   Image image(int64_t index) const override;
   void part(int64_t index, const Wanted& wanted, ImagePart& out) const override;
   std::vector<std::string> notes() const override;
-  /// Of classes' names, and of paths, labels, crops and contents; not of the root.
+  /// Of classes' names, and of paths, labels, crops, contents and the beginnings of videos; not of
+  /// the root.
   std::string fingerprint() const override;
   std::string fingerprint_of(const std::vector<int64_t>& images,
                              const std::string& choice) const override;

@@ -29,10 +29,11 @@ struct ImageFolderOptions : ImageFilesOptions {
           doc("Above 0: root holds the classes themselves, and this fraction of each is for "
               "testing."));
     visit("split_seed", split_seed, at_least(0), doc("Seed of that choice."));
-    visit("train_list", train_list,
+    visit("train_list", train_list, path_of_input,
           doc("File of 'path label' lines that names the training images, in place of the folder; "
               "paths are below root."));
-    visit("test_list", test_list, doc("The same for the test images."));
+    visit("test_list", test_list, path_of_input,
+          doc("The same for the test images."));
   }
 };
 
@@ -43,7 +44,7 @@ std::vector<std::string> class_folders(const std::string& root, const std::strin
   std::vector<std::string> names;
   if (std::filesystem::is_directory(path)) names = folders_in(root, folder, left_out);
   if (names.empty()) {
-    throw Error(path +
+    throw Error(printable(absolute_path(path)) +
                 ": not a folder that holds a folder of images for each class; set dataset.root, "
                 "and dataset.train, dataset.test or dataset.test_share to how the images lie");
   }
@@ -67,8 +68,8 @@ std::vector<ImageFile> annotated(const std::string& root, const std::string& fol
     words >> file >> name;
     const auto found = label_of.find(name);
     if (found == label_of.end()) {
-      throw Error(table + ":" + std::to_string(number) + ": '" + name.substr(0, 100) +
-                  "' is not a class of the training folder");
+      throw Error(printable(absolute_path(table)) + ":" + std::to_string(number) + ": '" +
+                  printable(name.substr(0, 100)) + "' is not a class of the training folder");
     }
     files.push_back({folder + "/images/" + file, found->second, {}});
   }
@@ -83,9 +84,10 @@ std::vector<ImageFile> files_of(const ImageFolderOptions& options, Split split,
   for (size_t label = 0; label < classes.size(); ++label) {
     const std::string below = folder.empty() ? classes[label] : folder + "/" + classes[label];
     if (!std::filesystem::is_directory(options.root + "/" + below)) {
-      throw Error(printable(options.root + "/" + below) +
-                  ": not there, though the class has a folder in " + options.root + "/" +
-                  options.train + "; both halves need every class");
+      throw Error(printable(absolute_path(options.root + "/" + below)) +
+                  ": not there, though the class has a folder in " +
+                  printable(absolute_path(options.root + "/" + options.train)) +
+                  "; both halves need every class");
     }
     auto paths = image_paths_below(options.root, below, left_out);
     if (options.test_share > 0) {
@@ -119,14 +121,14 @@ std::unique_ptr<ImageFiles> open(const ImageFolderOptions& options, Split split)
   const std::string& list = training ? options.train_list : options.test_list;
   const std::string folder = shared ? "" : training ? options.train : options.test;
   const std::string annotations = options.root + "/" + folder + "/val_annotations.txt";
-  std::string where = options.root;
+  std::string where = printable(absolute_path(options.root));
   std::vector<ImageFile> files;
   if (!list.empty()) {
     files = read_image_list(list, static_cast<int64_t>(classes.size()));
-    where = list;
+    where = printable(absolute_path(list));
   } else if (!training && !shared && std::filesystem::exists(annotations)) {
     files = annotated(options.root, folder, classes);
-    where = folder + "/val_annotations.txt";
+    where = printable(absolute_path(annotations));
   } else {
     files = files_of(options, split, folder, classes, left_out);
     if (!training && !shared) count_unknown_classes(options, classes, left_out);

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/files.h"
 #include "core/utf8.h"
 #include "data/image_format.h"
 
@@ -47,7 +48,7 @@ std::string joined(const std::string& folder, const std::string& name) {
 Kind kind_of(const fs::directory_entry& entry) {
   std::error_code failed;
   if (entry.is_symlink(failed) && !fs::exists(fs::status(entry.path(), failed))) {
-    throw Error(printable(entry.path().string()) + ": a link to '" +
+    throw Error(printable(absolute_path(entry.path().string())) + ": a link to '" +
                 printable(fs::read_symlink(entry.path(), failed).string()) +
                 "', which cannot be followed; put it right or remove it");
   }
@@ -65,7 +66,7 @@ std::vector<Entry> entries_of(const std::string& root, const std::string& folder
        entry.increment(failed)) {
     found.push_back(*entry);
   }
-  if (failed) throw Error(printable(path) + ": cannot be read: " + failed.message());
+  if (failed) throw Error(printable(absolute_path(path)) + ": cannot be read: " + failed.message());
   std::sort(found.begin(), found.end());
   std::vector<Entry> entries;
   for (const fs::directory_entry& entry : found) {

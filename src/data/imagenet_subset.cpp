@@ -9,6 +9,8 @@
 #include <filesystem>
 
 #include "core/error.h"
+#include "core/files.h"
+#include "core/utf8.h"
 #include "data/image_files.h"
 
 namespace rep {
@@ -52,10 +54,11 @@ struct ImageNetSubsetOptions : ImageFilesOptions {
               "", "first100: PODNet; lucir1993: LUCIR"));
     visit("train", train, doc("Folder of training images, below root."));
     visit("val", val, doc("Folder of validation images, which are the test images, below root."));
-    visit("train_list", train_list,
+    visit("train_list", train_list, path_of_input,
           doc("File of 'path label' lines that names the training images, in place of the folder; "
               "paths are below root."));
-    visit("val_list", val_list, doc("The same for the test images."));
+    visit("val_list", val_list, path_of_input,
+          doc("The same for the test images."));
   }
 };
 
@@ -75,7 +78,7 @@ std::unique_ptr<ImageFiles> open(const ImageNetSubsetOptions& options, Split spl
   const std::string& folder = training ? options.train : options.val;
   const std::string& list = training ? options.train_list : options.val_list;
   if (!std::filesystem::is_directory(options.root)) {
-    throw Error(options.root +
+    throw Error(printable(absolute_path(options.root)) +
                 ": not there; set dataset.root to an ImageNet tree (train/<wnid>/*.JPEG, "
                 "val/<wnid>/*.JPEG), see datasets/README.md");
   }
@@ -83,20 +86,23 @@ std::unique_ptr<ImageFiles> open(const ImageNetSubsetOptions& options, Split spl
   const std::vector<std::string> classes = wnids(options, left_out);
   const auto count = static_cast<int64_t>(classes.size());
   if (!list.empty()) {
-    return std::make_unique<ImageFiles>(options.root, read_image_list(list, count), classes, list);
+    return std::make_unique<ImageFiles>(options.root, read_image_list(list, count), classes,
+                                        printable(absolute_path(list)));
   }
   std::vector<ImageFile> files;
   for (int64_t label = 0; label < count; ++label) {
     const std::string below = folder + "/" + classes[static_cast<size_t>(label)];
     if (!std::filesystem::is_directory(options.root + "/" + below)) {
-      throw Error(options.root + "/" + below + ": not there, but " + options.definition +
+      throw Error(printable(absolute_path(options.root + "/" + below)) + ": not there, but " +
+                  options.definition +
                   " has that class; complete the tree, or take dataset.definition: present");
     }
     for (std::string& path : image_paths_below(options.root, below, left_out)) {
       files.push_back({std::move(path), label, {}});
     }
   }
-  auto images = std::make_unique<ImageFiles>(options.root, std::move(files), classes, options.root);
+  auto images = std::make_unique<ImageFiles>(options.root, std::move(files), classes,
+                                             printable(absolute_path(options.root)));
   images->set_left_out(left_out);
   return images;
 }

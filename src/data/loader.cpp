@@ -205,8 +205,6 @@ Loader::Loader(const Dataset& dataset, std::vector<Sample> samples, Transform tr
 
 Loader::~Loader() = default;
 
-int64_t Loader::num_batches() const { return state_->last_batch; }
-
 bool Loader::next(Batch& batch) {
   State& s = *state_;
   s.transfer.wait();  // a worker may overwrite the slot once it is given back

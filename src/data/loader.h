@@ -59,7 +59,6 @@ class Loader {
 
   /// The next batch, valid until the next call; false at the end. Rethrows what a worker threw.
   bool next(Batch& batch);
-  int64_t num_batches() const;
 
  private:
   struct State;

@@ -228,7 +228,7 @@ REP_INLINE void transpose_back(const uint8_t* transposed, int64_t step, int64_t 
 int64_t rounded_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 /// Where an image's pixels lie, of which (top, left) are the first.
-struct Source {
+struct SourceImage {
   const uint8_t* pixels;
   int64_t width, top, left;
   const uint8_t* at(int64_t y, int64_t x) const {
@@ -247,7 +247,7 @@ struct Workspace {
 
 /// The horizontal pass over rows [top, top + count), count <= kTransposed, into `out`, where whole
 /// tiles are written. Goes from strip to strip of outputs whose inputs fit the cache.
-REP_CLONES void resample_rows(const Source& image, int64_t top, int64_t count, Workspace& work,
+REP_CLONES void resample_rows(const SourceImage& image, int64_t top, int64_t count, Workspace& work,
                               uint8_t* out) {
   const Taps& taps = work.across;
   const size_t size = taps.first.size();
@@ -302,7 +302,7 @@ Workspace& pass_across(const Image& image, int64_t image_top, int64_t image_left
   thread_local Workspace work;
   find_taps(across(resizing), resizing.filter, work.across);
   find_taps(down(resizing), resizing.filter, work.down);
-  const Source source{image.pixels.data(), image.width, image_top, image_left};
+  const SourceImage source{image.pixels.data(), image.width, image_top, image_left};
   const int64_t width = resizing.window.width;
   const int64_t top = work.down.begin(), bottom = work.down.end();
   // Whole tiles are written, so what ends in the middle of one has room for it.

@@ -20,14 +20,16 @@ std::vector<int64_t> read_class_order(const std::string& path) {
   if (!std::filesystem::is_regular_file(path)) {
     throw Error(
         "class_order: '" + path +
-        "' is neither natural, seed, a number below 2^32, python:NUMBER, a list, nor a file");
+        "' is neither natural, seed, a number below 2^32, python:NUMBER, a list, nor a file: there "
+        "is no " +
+        absolute_path(path));
   }
   std::vector<int64_t> order;
   std::istringstream words(read_file(path, 1 << 20));
   for (std::string word; words >> word;) {
     const auto label = parse_number<int64_t>(word);
     if (!label) {
-      throw Error(path + ": '" + word.substr(0, 40) +
+      throw Error(absolute_path(path) + ": '" + word.substr(0, 40) +
                   "' is not a whole number; a class order lists class numbers from 0");
     }
     order.push_back(*label);

@@ -16,28 +16,26 @@
 namespace rep {
 namespace {
 
-constexpr int64_t kClasses = 51;  // 51 itself marks a novelty image of the test set
+constexpr int64_t kStreamClasses =
+    51;  // 51 itself marks a test image of no class (novelty): left out
 constexpr double kEnlarge = 1.1;
 
 struct Stream51Options : ImageFilesOptions {
   Stream51Options() { root = "datasets/Stream-51"; }
   int64_t frame_stride = 1;
   bool crop = true;
-  std::string novelty = "drop";
   template <class Visitor>
   void fields(Visitor&& visit) {
     common_fields(visit);
     visit("frame_stride", frame_stride, at_least(1),
           doc("Keep one in so many frames of a video.", "frames"));
     visit("crop", crop, doc("Crop to the object's box, enlarged by 1.1; false: the whole frame."));
-    visit("novelty", novelty, one_of({"drop", "only"}),
-          doc("Test images of no class: drop them, or take only them, as class 0."));
   }
 };
 
 class Rows {
  public:
-  explicit Rows(std::string path) : path_(std::move(path)) {
+  explicit Rows(const std::string& path) : path_(absolute_path(path)) {
     if (!std::filesystem::exists(path_)) {
       throw Error(
           path_ +
@@ -70,16 +68,17 @@ class Rows {
     if (!row.back().is_string()) fail(i, "ends in no file name");
     ImageFile file{row.back().get<std::string>(), label, {}, false};
     if (!crop) return file;
-    constexpr int64_t kMost = 1 << 20;
+    constexpr int64_t kMaxEdge = 1 << 20;
     if (!box.is_array() || box.size() != 4 || !shape.is_array() || shape.size() < 2) {
       fail(i, "has no box of four numbers and no shape");
     }
     double edges[4];
     for (size_t k = 0; k < 4; ++k) {
-      if (!box[k].is_number() || std::abs(box[k].get<double>()) > kMost) fail(i, "has a bad box");
+      if (!box[k].is_number() || std::abs(box[k].get<double>()) > kMaxEdge)
+        fail(i, "has a bad box");
       edges[k] = box[k].get<double>();
     }
-    file.crop = enlarged(edges, whole(i, shape[0], kMost), whole(i, shape[1], kMost));
+    file.crop = enlarged(edges, whole(i, shape[0], kMaxEdge), whole(i, shape[1], kMaxEdge));
     if (file.crop.width <= 0 || file.crop.height <= 0) fail(i, "has an empty box");
     return file;
   }
@@ -105,7 +104,7 @@ class Rows {
 
 std::vector<std::string> class_names() {
   std::vector<std::string> names;
-  for (int64_t i = 0; i < kClasses; ++i) names.push_back("class" + std::to_string(i));
+  for (int64_t i = 0; i < kStreamClasses; ++i) names.push_back("class" + std::to_string(i));
   return names;
 }
 
@@ -114,14 +113,14 @@ std::unique_ptr<ImageFiles> open_train(const Stream51Options& options) {
   std::vector<ImageFile> files;
   for (size_t i = 0; i < rows.size(); ++i) {
     const Json& row = rows.row(i, 7);
-    const int64_t label = rows.whole(i, row[0], kClasses - 1);
+    const int64_t label = rows.whole(i, row[0], kStreamClasses - 1);
     const int64_t frame = rows.whole(i, row[3], 1 << 30);
     if (frame % options.frame_stride != 0) continue;
     files.push_back(rows.file(i, row, label, options.crop));
     files.back().first_frame = frame == 0;
   }
   return std::make_unique<ImageFiles>(options.root, std::move(files), class_names(),
-                                      "Stream-51_meta_train.json");
+                                      absolute_path(options.root + "/Stream-51_meta_train.json"));
 }
 
 std::unique_ptr<ImageFiles> open_test(const Stream51Options& options) {
@@ -129,13 +128,11 @@ std::unique_ptr<ImageFiles> open_test(const Stream51Options& options) {
   std::vector<ImageFile> files;
   for (size_t i = 0; i < rows.size(); ++i) {
     const Json& row = rows.row(i, 4);
-    const int64_t label = rows.whole(i, row[0], kClasses);
-    const bool novel = label == kClasses;
-    if (novel == (options.novelty == "drop")) continue;
-    files.push_back(rows.file(i, row, novel ? 0 : label, options.crop));
+    const int64_t label = rows.whole(i, row[0], kStreamClasses);
+    if (label < kStreamClasses) files.push_back(rows.file(i, row, label, options.crop));
   }
   return std::make_unique<ImageFiles>(options.root, std::move(files), class_names(),
-                                      "Stream-51_meta_test.json");
+                                      absolute_path(options.root + "/Stream-51_meta_test.json"));
 }
 
 const Registered<DatasetKind> kStream51{
@@ -151,9 +148,7 @@ const Registered<DatasetKind> kStream51{
      describe_fields<Stream51Options>,
      [](const Section& section, Split split) {
        const auto options = read_section<Stream51Options>(section);
-       if (split == Split::kTest) {
-         return OfficialCounts{2550, options.novelty == "drop" ? 50 : int64_t{0}};
-       }
+       if (split == Split::kTest) return OfficialCounts{2550, 50};
        return OfficialCounts{options.frame_stride == 1 ? 150736 : int64_t{0}, 0};
      }}};
 

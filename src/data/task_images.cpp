@@ -3,38 +3,15 @@
 #include <torch/types.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <map>
 #include <stdexcept>
-#include <thread>
 
 namespace rep {
 
 namespace {
 
 constexpr uint64_t kNoTask = uint64_t{1} << 32;
-
-/// By as many threads as the loader has.
-torch::Tensor apply(const Transform& view, const std::vector<Image>& images, uint64_t seed,
-                    uint64_t key, int64_t workers, const torch::Device& device) {
-  const int64_t size = view.size(), count = static_cast<int64_t>(images.size());
-  const torch::Tensor batch = torch::empty({count, 3, size, size}, torch::kFloat);
-  float* const out = batch.data_ptr<float>();
-  std::atomic<int64_t> next{0};
-  const auto work = [&] {
-    for (int64_t i = next++; i < count; i = next++) {
-      const Random random(
-          {seed, static_cast<uint64_t>(RandomUse::kReplayView), key, static_cast<uint64_t>(i)});
-      view.apply(images[static_cast<size_t>(i)], random, out + i * 3 * size * size);
-    }
-  };
-  std::vector<std::thread> threads;
-  for (int64_t i = 1; i < std::min(workers, count); ++i) threads.emplace_back(work);
-  work();
-  for (std::thread& thread : threads) thread.join();
-  return batch.to(device);
-}
 
 }  // namespace
 
@@ -56,6 +33,7 @@ TaskImages::TaskImages(const Dataset& train, Transform train_view, Transform tes
       test_view_(test_view),
       options_(options),
       device_(device),
+      workers_(std::make_unique<Workers>(options.workers)),
       labels_(static_cast<size_t>(train.size()), -1) {}
 
 void TaskImages::set_task(const Task& task) {
@@ -122,13 +100,27 @@ void TaskImages::visit_all(const std::vector<Sample>& samples, const Transform& 
   unvisited_.bytes += std::llround(others * static_cast<double>(after.bytes - before.bytes));
 }
 
-torch::Tensor TaskImages::augment(const std::vector<Image>& images, uint64_t key) const {
-  return apply(train_view_, images, static_cast<uint64_t>(options_.seed), key, options_.workers,
-               device_);
+torch::Tensor TaskImages::augment(int64_t count, const std::function<Image(int64_t)>& picture,
+                                  uint64_t key) const {
+  return view_all(count, picture, train_view_, static_cast<uint64_t>(options_.seed), key);
 }
 
-torch::Tensor TaskImages::prepare(const std::vector<Image>& images) const {
-  return apply(test_view_, images, 0, 0, options_.workers, device_);
+torch::Tensor TaskImages::prepare(int64_t count,
+                                  const std::function<Image(int64_t)>& picture) const {
+  return view_all(count, picture, test_view_, 0, 0);
+}
+
+torch::Tensor TaskImages::view_all(int64_t count, const std::function<Image(int64_t)>& picture,
+                                   const Transform& view, uint64_t seed, uint64_t key) const {
+  const int64_t size = view.size();
+  const torch::Tensor batch = torch::empty({count, 3, size, size}, torch::kFloat);
+  float* const out = batch.data_ptr<float>();
+  workers_->for_each(count, [&](int64_t i) {
+    const Random random(
+        {seed, static_cast<uint64_t>(RandomUse::kReplayView), key, static_cast<uint64_t>(i)});
+    view.apply(picture(i), random, out + i * 3 * size * size);
+  });
+  return batch.to(device_);
 }
 
 }  // namespace rep

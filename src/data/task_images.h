@@ -4,9 +4,11 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <utility>
 #include <vector>
 
+#include "core/parallel.h"
 #include "data/augment.h"
 #include "data/dataset.h"
 #include "data/loader.h"
@@ -24,8 +26,8 @@ int64_t put_first_of_each_class(std::vector<Sample>& samples, int64_t per_class)
 class TaskImages {
  public:
   struct Options {
-    int64_t batch_size = 64;  // of each_batch
-    int64_t workers = 1;
+    int64_t batch_size = 64;  // of each_batch: statistics do not depend on how a run tests
+    int64_t workers = 1;      // threads that decode and view, in augment() the caller one of them
     int64_t seed = 42;
   };
   /// `train_view` is random, `test_view` the fixed view of statistics.
@@ -37,6 +39,8 @@ class TaskImages {
 
   /// All training images of the stream: positions at and behind it are a method's own.
   int64_t size() const { return train_.size(); }
+  /// Images of each_batch's batches.
+  int64_t batch_size() const { return options_.batch_size; }
   /// An image as stored.
   Image image(int64_t index) const;
   /// Its label in the stream.
@@ -65,13 +69,17 @@ class TaskImages {
   /// So far; `bytes`: that the visitors would have kept.
   const Spent& unvisited() const { return unvisited_; }
 
-  /// Pictures of a method's own in random views, as a batch [B, 3, S, S]; the views are a function
-  /// of the run's seed and `key`.
-  torch::Tensor augment(const std::vector<Image>& images, uint64_t key) const;
-  /// The same pictures in the fixed view.
-  torch::Tensor prepare(const std::vector<Image>& images) const;
+  /// `count` pictures of a method's own in random views, as a batch [B, 3, S, S]: `picture` gives
+  /// the i-th, and is called by several threads at once. The views are a function of the run's seed
+  /// and `key`.
+  torch::Tensor augment(int64_t count, const std::function<Image(int64_t)>& picture,
+                        uint64_t key) const;
+  /// The same in the fixed view.
+  torch::Tensor prepare(int64_t count, const std::function<Image(int64_t)>& picture) const;
 
  private:
+  torch::Tensor view_all(int64_t count, const std::function<Image(int64_t)>& picture,
+                         const Transform& view, uint64_t seed, uint64_t key) const;
   void visit_all(const std::vector<Sample>& samples, const Transform& view, uint64_t key,
                  const std::function<void(const Batch&)>& visit) const;
 
@@ -79,6 +87,7 @@ class TaskImages {
   Transform train_view_, test_view_;
   Options options_;
   torch::Device device_;
+  std::unique_ptr<Workers> workers_;
   std::vector<int64_t> labels_;           // [train_.size()]; -1: not of the task in hand
   int64_t per_class_ = 0, at_least_ = 0;  // of a rehearsal; 0: all
   std::function<Spent()> meter_;

@@ -4,6 +4,7 @@
 // ever learned from the stream itself. Differs from Mammoth: the sampler is the paper's greedy
 // balancer, not a reservoir, and the model is trained for every row of the accuracy matrix.
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -34,6 +35,8 @@ class Gdumb final : public HeadMethod {
       : HeadMethod(context, options),
         images_(context.images),
         buffer_(options, context.seed),
+        capacity_(options.buffer_size),
+        is_bounded_in_bytes_(options.buffer_bytes > 0),
         cutmix_(options.cutmix),
         first_(network_.copy_values()) {}
 
@@ -51,6 +54,15 @@ class Gdumb final : public HeadMethod {
       set.samples.push_back({slot, buffer_.item(slot).label});
     }
     return set;
+  }
+
+  int64_t training_images(const Stream& stream, const Task& task) const override {
+    if (is_bounded_in_bytes_) return -1;
+    int64_t offered = 0;
+    for (int64_t t = 0; t <= task.index; ++t) {
+      offered += static_cast<int64_t>(stream.tasks[static_cast<size_t>(t)].train.size());
+    }
+    return std::min(capacity_, offered);
   }
 
   torch::Tensor loss(const Batch& batch) override {
@@ -98,6 +110,8 @@ class Gdumb final : public HeadMethod {
  private:
   const TaskImages& images_;
   ReplayBuffer buffer_;
+  int64_t capacity_;  // images
+  bool is_bounded_in_bytes_;
   double cutmix_;
   std::vector<torch::Tensor> first_;  // the network as it was made
 };

@@ -85,7 +85,7 @@ class Icarl final : public HeadMethod {
   void end_task(const Task& task) override {
     torch::NoGradGuard no_grad;
     const int64_t seen = task.last_label();
-    const int64_t quota = std::max<int64_t>(1, capacity_ / seen);
+    const int64_t quota = exemplars_of_each(seen);
     buffer_.keep_first(quota);
     for (int64_t label = task.first_label; label < seen; ++label) herd(task, label, quota);
     find_means(seen);
@@ -93,11 +93,16 @@ class Icarl final : public HeadMethod {
     old_classes_ = seen;
   }
 
-  int64_t full_training_images(const TrainingSet& set, const Task& task,
-                               int64_t earlier) const override {
-    const auto own = static_cast<int64_t>(task.train.size());
-    const bool has_exemplars = static_cast<int64_t>(set.samples.size()) > own;
-    return own + (has_exemplars ? std::min(capacity_, earlier) : 0);
+  int64_t training_images(const Stream& stream, const Task& task) const override {
+    std::vector<int64_t> earlier(static_cast<size_t>(task.first_label));  // images of each class
+    for (int64_t t = 0; t < task.index; ++t) {
+      for (const Sample& sample : stream.tasks[static_cast<size_t>(t)].train) {
+        ++earlier[static_cast<size_t>(sample.label)];
+      }
+    }
+    auto images = static_cast<int64_t>(task.train.size());
+    for (const int64_t n : earlier) images += std::min(n, exemplars_of_each(task.first_label));
+    return images;
   }
   int64_t bytes_until_full(int64_t images) const override {
     return buffer_.bytes_until_full(images);
@@ -111,6 +116,8 @@ class Icarl final : public HeadMethod {
   }
 
  private:
+  // Exemplars of each of so many classes.
+  int64_t exemplars_of_each(int64_t seen) const { return std::max<int64_t>(1, capacity_ / seen); }
   static torch::Tensor unit(const torch::Tensor& features) {
     return torch::nn::functional::normalize(features);
   }
@@ -158,14 +165,12 @@ class Icarl final : public HeadMethod {
       constexpr size_t kAtOnce = 64;
       for (size_t first = 0; first < own.size(); first += kAtOnce) {
         const size_t last = std::min(own.size(), first + kAtOnce);
-        std::vector<Image> pictures;
         std::vector<int64_t> indices;
-        for (size_t i = first; i < last; ++i) {
-          pictures.push_back(buffer_.image(own[i]));
-          indices.push_back(buffer_.item(own[i]).index);
-        }
+        for (size_t i = first; i < last; ++i) indices.push_back(buffer_.item(own[i]).index);
         Batch batch;
-        batch.images = images_.prepare(pictures);
+        batch.images = images_.prepare(static_cast<int64_t>(last - first), [&](int64_t i) {
+          return buffer_.image(own[first + static_cast<size_t>(i)]);
+        });
         batch.indices = torch::tensor(indices, torch::kLong);
         sum += unit(network_.features(network_.fixed_input(batch))).sum(0);
         batch.images = batch.images.flip(3);

@@ -117,13 +117,12 @@ class Method {
   /// Everything the method carries from task to task and needs to go on in the middle of one.
   virtual void state(State& s) = 0;
 
-  // For `rep plan`, whose rehearsal shows a method only a few images of the tasks before.
+  // What is asked before a run, or in a rehearsal that shows a method few of a task's images.
 
-  /// Images that training_set(task), here `set`, has in a run, in which the tasks before had
-  /// `earlier` images.
-  virtual int64_t full_training_images(const TrainingSet& set, const Task&,
-                                       int64_t /*earlier*/) const {
-    return static_cast<int64_t>(set.samples.size());
+  /// Images that training_set() has in a run of this stream when it comes to `task`; -1 where that
+  /// depends on their bytes.
+  virtual int64_t training_images(const Stream&, const Task& task) const {
+    return static_cast<int64_t>(task.train.size());
   }
   /// Bytes by which state() grows until all that the method stores of a stream of so many training
   /// images is full.

@@ -9,15 +9,15 @@ std::pair<Batch, std::vector<int64_t>> ReplayMethod::replay(const Batch& current
   const std::vector<int64_t> slots =
       buffer_.draw(replay_batch_ > 0 ? replay_batch_ : current.size(), key);
   if (slots.empty()) return {};
-  std::vector<Image> pictures;
   std::vector<int64_t> labels, indices;
   for (const int64_t slot : slots) {
-    pictures.push_back(buffer_.image(slot));
     labels.push_back(buffer_.item(slot).label);
     indices.push_back(buffer_.item(slot).index);
   }
   Batch batch;
-  batch.images = images_.augment(pictures, key);
+  batch.images = images_.augment(
+      static_cast<int64_t>(slots.size()),
+      [&](int64_t i) { return buffer_.image(slots[static_cast<size_t>(i)]); }, key);
   batch.labels = torch::tensor(labels, torch::kLong).to(current.labels.device());
   batch.indices = torch::tensor(indices, torch::kLong);
   return {batch, slots};

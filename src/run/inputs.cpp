@@ -13,43 +13,42 @@ namespace {
 
 constexpr const char* kRandom = "random";
 
-std::string fingerprint_of(const Dataset& train, const Dataset& test) {
-  return train.fingerprint() + "-" + test.fingerprint();
+Json digests_of(const Dataset& train, const Dataset& test) {
+  return {{"dataset", train.fingerprint() + "-" + test.fingerprint()},
+          {"classes", sha256_of_text(to_text(Json(train.class_names())))}};
 }
 
-std::string digest_of_names(const Dataset& data) {
-  return sha256_of_text(to_text(Json(data.class_names())));
+Json digest_of_weights(const Json& loaded) {
+  return loaded.contains("sha256") ? loaded["sha256"] : Json(kRandom);
 }
 
-std::string digest_of_weights(const Json& loaded) {
-  return loaded.contains("sha256") ? loaded["sha256"].get<std::string>() : kRandom;
-}
-
-/// Adds the digest of a class order that is a file's path.
-void add_class_order(const Config& config, Json& digests) {
-  const auto* const path = std::get_if<std::string>(&config.stream.class_order);
+/// The one list of what an identity says of inputs. `query_weights`: null without a query model.
+Json put_together(const Config& config, const Json& weights, const Json& query_weights,
+                  const Json& data) {
+  Json digests{{"weights", weights}};
+  if (!query_weights.is_null()) digests["query_weights"] = query_weights;
+  digests.update(data);
+  const auto* const order = std::get_if<std::string>(&config.stream.class_order);
   std::error_code none;
-  if (path && std::filesystem::is_regular_file(*path, none)) {
-    digests["class_order"] = sha256_of_file(*path);
+  if (order && !is_named_class_order(*order) && std::filesystem::is_regular_file(*order, none)) {
+    digests["class_order"] = sha256_of_file(*order);
   }
+  return digests;
 }
 
 std::string digest_of_path(const std::string& weights) {
   const std::string prefix = kPretrainPrefix;
   if (weights.rfind(prefix, 0) == 0) {
-    return prefix +
-           std::filesystem::path(pretrained_path(read_pretraining(weights.substr(prefix.size()))))
-               .stem()
-               .string();
+    return prefix + pretrained_name(read_pretraining(weights.substr(prefix.size())));
   }
   return weights == kRandom ? kRandom : digest_of_weight_file(weights);
 }
 
 }  // namespace
 
-std::string digests_of_data(const Config& config) {
+Json digests_of_data(const Config& config) {
   const Splits splits = open_splits(config);
-  return fingerprint_of(*splits.train, *splits.test) + " " + digest_of_names(*splits.train);
+  return digests_of(*splits.train, *splits.test);
 }
 
 Json weights_digests(const Json& loaded) {
@@ -62,20 +61,18 @@ Json weights_digests(const Json& loaded) {
 
 Json input_digests(const Config& config, const Json& loaded, const Dataset& train,
                    const Dataset& test) {
-  Json digests = weights_digests(loaded);
-  digests["dataset"] = fingerprint_of(train, test);
-  digests["classes"] = digest_of_names(train);
-  add_class_order(config, digests);
-  return digests;
+  const Json query =
+      loaded.contains("query_weights") ? digest_of_weights(loaded["query_weights"]) : Json();
+  return put_together(config, digest_of_weights(loaded.at("weights")), query,
+                      digests_of(train, test));
 }
 
-const std::string& InputDigests::once(const std::string& key, std::string (*digest)(const Config&),
-                                      const Config& config) {
+const Json& InputDigests::once(const std::string& key, const std::function<Json()>& digest) {
   const auto known = known_.find(key);
   if (known != known_.end()) return known->second;
-  std::string value;
+  Json value;
   try {
-    value = digest(config);
+    value = digest();
   } catch (const Error&) {
     value = "unread " + key;
   }
@@ -83,23 +80,17 @@ const std::string& InputDigests::once(const std::string& key, std::string (*dige
 }
 
 Json InputDigests::operator()(const Config& config) {
-  Json digests{
-      {"weights", once(
-                      config.backbone.weights,
-                      [](const Config& c) { return digest_of_path(c.backbone.weights); }, config)}};
+  const auto of_weights = [&](const std::string& path) {
+    return once("weights " + path, [&] { return Json(digest_of_path(path)); });
+  };
   const QueryBackboneConfig& query = config.efficiency.query_backbone;
-  if (!query.name.empty()) {
-    digests["query_weights"] = once(
-        query.weights,
-        [](const Config& c) { return digest_of_path(c.efficiency.query_backbone.weights); },
-        config);
-  }
   // The root alone does not tell two data sets apart; the seed may draw which images there are.
-  digests["dataset"] = once(to_text(config.dataset.effective) + std::to_string(config.seed) + " " +
-                                Json(config.stream.validation).dump(),
-                            digests_of_data, config);
-  add_class_order(config, digests);
-  return digests;
+  Json data = once("dataset " + to_text(config.dataset.effective) + std::to_string(config.seed) +
+                       " " + Json(config.stream.validation).dump(),
+                   [&] { return digests_of_data(config); });
+  if (!data.is_object()) data = {{"dataset", data}};
+  return put_together(config, of_weights(config.backbone.weights),
+                      query.name.empty() ? Json() : of_weights(query.weights), data);
 }
 
 }  // namespace rep

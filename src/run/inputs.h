@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 
@@ -20,20 +21,20 @@ Json input_digests(const Config& config, const Json& loaded, const Dataset& trai
 /// The part of it that weights have: all that can be said where the data is not there.
 Json weights_digests(const Json& loaded);
 
-/// The fingerprints of a configuration's data and the digest of its classes' names.
-std::string digests_of_data(const Config& config);
+/// {"dataset", "classes"} of the same.
+Json digests_of_data(const Config& config);
 
 /// The same before a run begins, for a sweep's keys: files are hashed and data sets opened, each
-/// once. Weights that are pre-trained when they are needed count by what they are trained from; and
-/// what cannot be read (the run says why) counts by its path.
+/// once. Weights that are pre-trained when they are needed count by what they are trained from (the
+/// run's own identity has the SHA-256 of the file that comes of it); and what cannot be read (the
+/// run says why) counts by its path.
 class InputDigests {
  public:
   Json operator()(const Config& config);
 
  private:
-  const std::string& once(const std::string& key, std::string (*digest)(const Config&),
-                          const Config& config);
-  std::map<std::string, std::string> known_;
+  const Json& once(const std::string& key, const std::function<Json()>& digest);
+  std::map<std::string, Json> known_;
 };
 
 }  // namespace rep

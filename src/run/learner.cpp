@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/interrupt.h"
 #include "tensor/recorder.h"
 #include "tensor/torch.h"
 
@@ -47,9 +48,11 @@ Learner::Learner(const Config& config, const Stream& stream, const Dataset& trai
   }
   efficiency =
       std::make_unique<Efficiency>(config.efficiency, backbone, query_backbone, config.seed);
-  images = std::make_unique<TaskImages>(
-      train, transform(config, /*train=*/true), transform(config, /*train=*/false),
-      TaskImages::Options{config.eval.batch_size, config.train.workers, config.seed}, device);
+  TaskImages::Options of_images;
+  of_images.workers = config.train.workers;
+  of_images.seed = config.seed;
+  images = std::make_unique<TaskImages>(train, transform(config, /*train=*/true),
+                                        transform(config, /*train=*/false), of_images, device);
   if (config.train.augment == "none") efficiency->queries.cache_train(train.size());
   const RoomConfig& room = config.stream.room_for;
   made_for = {std::max(stream.num_classes(), room.classes),
@@ -75,6 +78,7 @@ Learner::Learner(const Config& config, const Stream& stream, const Dataset& trai
 void Learner::join(std::shared_ptr<World> processes, const Config& config) {
   world = std::move(processes);
   if (world->size() == 1) return;
+  synchronise_interrupts();  // a pre-training before this was one process's own
   const std::string several = std::to_string(world->size()) + " processes";
   if (!method->can_share_batches()) {
     throw Error("method: " + config.method.name +

@@ -47,8 +47,8 @@ Share share_of(const Batch& whole, const World& world) {
 torch::Tensor average(World& world, const std::vector<torch::Tensor>& parameters, double weight,
                       const torch::Tensor& loss) {
   const std::vector<double> sums = world.average_gradients(
-      parameters, weight, {weight * loss.item<double>(), signal_arrived() ? 1.0 : 0.0});
-  if (sums[1] > 0) interrupt();
+      parameters, weight, {weight * loss.item<double>(), signal_received() ? 1.0 : 0.0});
+  if (sums[1] > 0) request_stop();
   return torch::tensor(sums[0], torch::kDouble);
 }
 
@@ -263,10 +263,10 @@ torch::Tensor sum_over_tests(Session& session, const std::vector<Sample>& sample
     stop_if_told();
     sums += count(batch, learner.method->predict(batch));
   }
-  const torch::Tensor stopped = torch::tensor({static_cast<int64_t>(signal_arrived())});
+  const torch::Tensor stopped = torch::tensor({static_cast<int64_t>(signal_received())});
   torch::Tensor all = torch::cat({sums.cpu(), stopped});
   learner.world->sum(all);
-  if (all[counts].item<int64_t>() > 0) interrupt();  // before the next test, or after a step
+  if (all[counts].item<int64_t>() > 0) request_stop();  // before the next test, or after a step
   return all;
 }
 

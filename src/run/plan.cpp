@@ -36,12 +36,15 @@ void stand_in_for_weights(std::string& weights, const std::string& key,
 }
 
 void stand_in_for_pretraining(Config& config, std::vector<std::string>& notes) {
-  const std::string asked = config.backbone.weights;
+  const Config asked = config;
   resolve_pretrained(config, nullptr);
-  if (asked != "random" && config.backbone.weights == "random") {
-    notes.push_back("backbone.weights: " + asked +
-                    " is not made yet; random weights cost the same");
-  }
+  const auto note = [&](const std::string& key, const std::string& was, const std::string& is) {
+    if (was == "random" || is != "random") return;
+    notes.push_back(key + ": " + was + " is not made yet; random weights cost the same");
+  };
+  note("backbone.weights", asked.backbone.weights, config.backbone.weights);
+  note("efficiency.query_backbone.weights", asked.efficiency.query_backbone.weights,
+       config.efficiency.query_backbone.weights);
 }
 
 void stand_in_for_images(Config& config, std::vector<std::string>& notes) {

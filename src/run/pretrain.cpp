@@ -27,22 +27,38 @@ namespace {
 constexpr int kVersion = 1;
 constexpr const char* kSuffix = ".safetensors";
 
-// Everything that bears on the weights.
-Json pretraining_identity(const Config& config) {
+// Everything that bears on the weights, but for the data's digests.
+Json identity_without_data(const Config& config) {
   const Json whole = identity(config);
   Json json{{"version", kVersion}};
   for (const char* key : {"seed", "precision", "dataset", "backbone", "train"}) {
     json[key] = whole[key];
-  }
-  const std::string root = config.dataset.effective.value("root", "");
-  if (!root.empty()) {  // what lies there is another data set than what lies elsewhere
-    json["data"] = digests_of_data(config);
   }
   for (const char* key : {"weights_key", "positions"}) {  // of weights to begin with, and no others
     json["backbone"].erase(key);
   }
   if (json["backbone"]["feature"] == "auto") json["backbone"].erase("feature");
   return json;
+}
+
+std::string root_of(const Config& config) { return config.dataset.effective.value("root", ""); }
+
+// Everything that bears on the weights.
+Json pretraining_identity(const Config& config) {
+  Json json = identity_without_data(config);
+  if (!root_of(config).empty()) {  // what lies there is another data set than what lies elsewhere
+    const Json data = digests_of_data(config);
+    json["data"] = data["dataset"].get<std::string>() + " " + data["classes"].get<std::string>();
+  }
+  return json;
+}
+
+std::string named(const Config& config, const Json& identity) {
+  return config.backbone.name + "-" + sha256_of_text(to_text(identity)).substr(0, 16);
+}
+
+std::string short_name(const Config& config, const Json& identity) {
+  return named(config, without_defaults(identity, identity_of_defaults(config)));
 }
 
 void refuse_what_means_nothing(const Config& config, const std::string& path) {
@@ -82,16 +98,31 @@ Config read_pretraining(const std::string& path, const std::vector<std::string>&
   return config;
 }
 
+std::string pretrained_name(const Config& pretraining) {
+  return short_name(pretraining, pretraining_identity(pretraining));
+}
+
 std::string pretrained_path(const Config& pretraining, const std::string& folder) {
-  const std::string hash = sha256_of_text(to_text(pretraining_identity(pretraining)));
-  return folder + "/" + pretraining.backbone.name + "-" + hash.substr(0, 16) + kSuffix;
+  const Json identity = pretraining_identity(pretraining);
+  const std::string path = folder + "/" + short_name(pretraining, identity) + kSuffix;
+  const std::string before = folder + "/" + named(pretraining, identity) + kSuffix;
+  return !std::filesystem::exists(path) && std::filesystem::exists(before) ? before : path;
+}
+
+std::string pretraining_request(const Config& pretraining, const std::string& folder) {
+  Json asked = identity_without_data(pretraining);
+  asked["root"] = absolute_path(root_of(pretraining));
+  return folder + "/asked-" + named(pretraining, asked);
 }
 
 FileLock lock_pretraining(const std::string& path, Progress* waiting) {
   const std::string folder = std::filesystem::path(path).parent_path().string();
   if (!folder.empty()) make_directories(folder);
   for (bool first = true;; first = false) {
-    if (auto lock = FileLock::try_take(path + ".lock")) return std::move(*lock);
+    if (auto lock = FileLock::try_take(path + ".lock")) {
+      remove_leftovers(path);
+      return std::move(*lock);
+    }
     if (!waiting) {
       throw Error(absolute_path(path) +
                   ": another process is pre-training these weights; wait for it, or choose another "
@@ -105,7 +136,8 @@ FileLock lock_pretraining(const std::string& path, Progress* waiting) {
 
 Pretrained pretrain(const Config& config, const std::string& path, Progress& progress) {
   if (std::filesystem::path(path).extension() != kSuffix) {
-    throw Error(path + ": weights are written as safetensors; let the name end in " + kSuffix);
+    throw Error(absolute_path(path) + ": weights are written as safetensors; let the name end in " +
+                kSuffix);
   }
   const std::string folder = std::filesystem::path(path).parent_path().string();
   if (!folder.empty()) make_directories(folder);

@@ -23,15 +23,21 @@ constexpr const char* kPretrainPrefix = "pretrain:";
 /// Throws Error, also for what means nothing here (method, stream, efficiency, weights, trainable).
 Config read_pretraining(const std::string& path, const std::vector<std::string>& overrides = {});
 
-/// FOLDER/BACKBONE-HASH.safetensors: the hash is of everything that bears on the weights (the data,
-/// which is opened, by its content), and of nothing else, so that a file of that name never has to
-/// be made twice.
+/// BACKBONE-HASH: the hash is of everything that bears on the weights (the data, which is opened,
+/// by its content), of nothing else, and of no option that is at its default, so that a file of
+/// that name never has to be made twice.
+std::string pretrained_name(const Config& pretraining);
+/// FOLDER/pretrained_name.safetensors; or the file that an earlier build made of the same, which
+/// wrote every option into its name.
 std::string pretrained_path(const Config& pretraining, const std::string& folder = kWeightsFolder);
 
 struct Pretrained {
   double accuracy = 0;  // percent of the held-out images
   int64_t images = 0;   // held out
 };
+/// A name for this pre-training that is known before its data is opened.
+std::string pretraining_request(const Config& pretraining,
+                                const std::string& folder = kWeightsFolder);
 /// Keeps other processes from making the file at `path` meanwhile. When one is at it: waits, and
 /// says so, or without `waiting` throws Error. Throws Interrupted.
 FileLock lock_pretraining(const std::string& path, Progress* waiting);

@@ -72,7 +72,7 @@ class Rehearsal {
 
   // Images to look at in any case: once one whole batch, for the memory that it takes.
   int64_t at_least(const Task& task) const {
-    return task.index == first_ ? session_.config.eval.batch_size : 0;
+    return task.index == first_ ? session_.learner.images->batch_size() : 0;
   }
 
   void rehearse_task(const Task& task) {
@@ -108,10 +108,8 @@ class Rehearsal {
   int64_t training_images(const Task& task) {
     Method& method = *learner().method;
     if (method.parameters().empty()) return 0;
-    int64_t earlier = 0;
-    for (int64_t i = 0; i < task.index; ++i)
-      earlier += count_of(tasks()[static_cast<size_t>(i)].train);
-    return method.full_training_images(method.training_set(*session_.train, task), task, earlier);
+    const int64_t known = method.training_images(session_.stream, task);
+    return known >= 0 ? known : count_of(method.training_set(*session_.train, task).samples);
   }
 
   int64_t batches(int64_t images) const {

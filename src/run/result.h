@@ -44,8 +44,8 @@ struct AnytimePoint {
 /// (results/schema.json).
 class Result final : public Observer {
  public:
-  /// `head`: name, rep, libtorch, device, started, config, inputs: what is known before the first
-  /// task.
+  /// `head`: name, rep, libtorch, device, started, config, identity, inputs and, where there are
+  /// any, notes: what is known before the first task.
   explicit Result(Json head) : head_(std::move(head)) {}
 
   /// Begins the record of a task, learned by a backbone of so many blocks.
@@ -83,7 +83,6 @@ class Result final : public Observer {
   bool is_complete() const { return complete_; }
 
   const Json& head() const { return head_; }
-  const AccuracyMatrix& class_incremental() const { return class_incremental_; }
   Json to_json() const;
 
   void state(State& s);

@@ -61,6 +61,35 @@ std::string refusal(const Json& was, const Json& is) {
          "); resume with the same one or choose another --output";
 }
 
+// What the last bits of sums depend on beside the identity.
+Json machine_of(const Learner& learner) {
+  return {{"device", learner.device.is_cpu() ? "CPU" : "GPU"},
+          {"processes", learner.world->size()},
+          {"threads", threads_in_use()}};
+}
+
+// The same of a checkpoint that another machine has made.
+std::string refusal_of_machine(const Json& was, const Json& is, bool any_threads) {
+  const auto number = [&](const char* key) { return std::to_string(was[key].get<int64_t>()); };
+  if (was["device"] != is["device"]) {
+    const bool cpu = was["device"] == "CPU";
+    return std::string("was made on a ") + (cpu ? "CPU" : "GPU") + ", and this is a " +
+           is["device"].get<std::string>() + ", whose sums round otherwise; resume with --device " +
+           (cpu ? "cpu" : "cuda") + ", or choose another --output";
+  }
+  if (was["processes"] != is["processes"]) {
+    return "was made by " + number("processes") + " processes together, and now there are " +
+           std::to_string(is["processes"].get<int64_t>()) +
+           ", whose sums round otherwise; start as many again, or choose another --output";
+  }
+  if (!any_threads && was["threads"] != is["threads"]) {
+    return "was made with " + number("threads") +
+           " threads, on which the last bits of sums depend; resume with --set threads=" +
+           number("threads") + " (or threads: 0), or choose another --output";
+  }
+  return "";
+}
+
 }  // namespace
 
 FileLock lock_run_folder(const std::string& path) {
@@ -86,6 +115,9 @@ RunFolder::RunFolder(std::string path, bool resume, const Config& config, Json i
       last_save_(std::chrono::steady_clock::now()) {
   if (!writes_) return;
   make_directories(path_ + "/checkpoint");
+  for (const std::string& written : {checkpoint_path(), diverged_path(), result_path()}) {
+    remove_leftovers(written);
+  }
   if (resume) return;
   std::error_code ignored;
   bool finished = false;
@@ -123,7 +155,8 @@ void RunFolder::serialize(State& s, Learner& learner, Position& position, Result
 
 // `was`: the checkpoint's identity. Throws Error unless this run may go on from it; notes what has
 // changed.
-void RunFolder::compare(Json was, int64_t threads, const Position& at) {
+void RunFolder::compare(Json was, const Position& at) {
+  was = as_of_this_build(was, config_);
   Json changes = was.value("changes", Json::array());
   was.erase("changes");
   if (fs::exists(diverged_path())) {
@@ -144,12 +177,6 @@ void RunFolder::compare(Json was, int64_t threads, const Position& at) {
   const std::string why = refusal(was, identity_);
   if (!why.empty()) throw Error(absolute_path(checkpoint_path()) + ": " + why);
   if (!changes.empty()) identity_["changes"] = changes;
-  // The last bits of sums are those of a number of threads.
-  if (config_.threads != 0 && threads != threads_in_use()) {
-    throw Error(absolute_path(checkpoint_path()) + ": was made with " + std::to_string(threads) +
-                " threads, on which the last bits of sums depend; resume with --set threads=" +
-                std::to_string(threads) + " (or threads: 0), or choose another --output");
-  }
 }
 
 bool RunFolder::restore(Learner& learner, Position& position, Result& result) {
@@ -159,12 +186,18 @@ bool RunFolder::restore(Learner& learner, Position& position, Result& result) {
     return false;
   }
   const auto state = std::make_shared<State>(read_checkpoint(checkpoint_path(), learner.device));
-  Json was;
+  Json was, machine = Json::object();
   int64_t threads = 0;
   (*state)("identity", was);
   (*state)("threads", threads);
+  if (state->values().contains("machine")) (*state)("machine", machine);  // else an earlier build's
   state->scope("position", [&](State& inner) { position.state(inner); });
-  compare(std::move(was), threads, position);
+  compare(std::move(was), position);
+  Json made_on = machine_of(learner);
+  made_on.merge_patch(machine);
+  made_on["threads"] = threads;
+  const std::string other = refusal_of_machine(made_on, machine_of(learner), config_.threads == 0);
+  if (!other.empty()) throw Error(absolute_path(checkpoint_path()) + ": " + other);
   serialize(*state, learner, position, result);
   if (!notes_.empty()) result.change(to_json(config_), identity_, notes_);
   if (threads != threads_in_use()) {
@@ -173,7 +206,8 @@ bool RunFolder::restore(Learner& learner, Position& position, Result& result) {
                      " threads, as the run began: the last bits of sums depend on their number");
   }
   saved_iteration_ = position.iteration;
-  good_ = position.iteration == 0 && !position.trained;
+  // After a run diverged, its last good one is what there is.
+  good_ = (position.iteration == 0 && !position.trained) || fs::exists(diverged_path());
   if (position.iteration > 0 && !position.trained) {
     optimizer_ = [state](Optimizer& optimizer) {
       state->scope("optimizer", [&](State& inner) { optimizer.state(inner); });
@@ -183,7 +217,7 @@ bool RunFolder::restore(Learner& learner, Position& position, Result& result) {
   if (writes_ && fs::exists(metrics_path())) {
     fs::resize_file(metrics_path(), static_cast<uintmax_t>(metrics_bytes_), failed);
   }
-  if (failed) throw Error(metrics_path() + ": cannot be cut: " + failed.message());
+  if (failed) throw Error(absolute_path(metrics_path()) + ": cannot be cut: " + failed.message());
   costs_recorded_ = metered();
   return true;
 }
@@ -217,16 +251,25 @@ void RunFolder::add_costs(Result& result) {
   costs_recorded_ = now;
 }
 
+// A moment that is infinite leaves its parameter where it is, for ever, and no loss tells.
+void RunFolder::require_finite(Learner& learner, const Position& position,
+                               const Optimizer* optimizer) {
+  const bool good = are_finite(learner.method->parameters());
+  if (good && (!optimizer || are_finite(optimizer->moments()))) return;
+  throw Diverged(std::string(good ? "the optimiser's moments" : "the parameters") +
+                 " are not finite in task " + std::to_string(position.task + 1) + " after step " +
+                 std::to_string(position.iteration));
+}
+
 void RunFolder::save(Learner& learner, Position& position, Result& result, Optimizer* optimizer) {
-  if (!are_finite(learner.method->parameters())) {
-    throw Diverged("the parameters are not finite in task " + std::to_string(position.task + 1) +
-                   " after step " + std::to_string(position.iteration));
-  }
+  require_finite(learner, position, optimizer);
   if (!writes_) return add_costs(result);
   State state;
   state("identity", identity_);
   int64_t threads = threads_in_use();
+  Json machine = machine_of(learner);
   state("threads", threads);
+  state("machine", machine);
   if (optimizer) state.scope("optimizer", [&](State& inner) { optimizer->state(inner); });
   serialize(state, learner, position, result);
 
@@ -295,7 +338,8 @@ void RunFolder::log_step(const Step& step) {
   const std::string text = to_text(line) + "\n";
   std::ofstream file(metrics_path(), std::ios::app);
   file << text;
-  if (!file.flush()) throw Error(metrics_path() + ": cannot be written (is the disk full?)");
+  if (!file.flush())
+    throw Error(absolute_path(metrics_path()) + ": cannot be written (is the disk full?)");
   metrics_bytes_ += static_cast<int64_t>(text.size());
 }
 

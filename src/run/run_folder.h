@@ -26,10 +26,10 @@ FileLock lock_run_folder(const std::string& path);
 /// the result comes out the same: optimiser, random numbers, position, the method's whole state,
 /// the costs.
 ///
-/// No checkpoint holds parameters that are not finite. One that was written in the middle of a task
-/// is known to be good once the loss that was computed from it and the parameters after that step
-/// are finite, too. Until then the last good one stays beside it: when a run diverges, step_back()
-/// puts that one in its place.
+/// No checkpoint holds parameters or an optimiser's moments that are not finite. One that was
+/// written in the middle of a task is known to be good once the loss that was computed from it and
+/// the parameters after that step are finite, too. Until then the last good one stays beside it:
+/// when a run diverges, step_back() puts that one in its place.
 class RunFolder {
  public:
   /// Makes the folder. With `resume` false, a folder that holds an unfinished run is refused and a
@@ -39,9 +39,9 @@ class RunFolder {
   RunFolder(std::string path, bool resume, const Config& config, Json identity, bool writes = true);
 
   /// Reads the checkpoint, when there is one, into the parts of the run; false when there is none.
-  /// Throws Error when it is another run's (in configuration, weights, data or threads) or of
-  /// another version's layout. Of a run that diverged, train.optimizer.lr and train.clip_norm may
-  /// have changed, and its result says so.
+  /// Throws Error when it is another run's (in configuration, weights, data, kind of device, or
+  /// number of threads or processes) or of another version's layout. Of a run that diverged,
+  /// train.optimizer.lr and train.clip_norm may have changed, and its result says so.
   bool restore(Learner& learner, Position& position, Result& result);
   /// Begins where another run ended: `state` is its checkpoint, `metrics` its metrics.jsonl, of
   /// which this run gets a copy.
@@ -54,8 +54,10 @@ class RunFolder {
   void restore_optimizer(Optimizer& optimizer);
 
   /// Adds the costs since the last call to the task in hand, and writes a checkpoint. Throws
-  /// Diverged when a parameter is not finite.
+  /// Diverged when a parameter, or one of the optimiser's moments, is not finite.
   void save(Learner& learner, Position& position, Result& result, Optimizer* optimizer);
+  /// Throws Diverged when a parameter, or one of the optimiser's moments, is not finite.
+  void require_finite(Learner& learner, const Position& position, const Optimizer* optimizer);
   /// The same when an interrupt has arrived (then throws Interrupted) or `checkpoint_seconds` are
   /// over.
   void save_if_due(Learner& learner, Position& position, Result& result, Optimizer& optimizer);
@@ -70,7 +72,7 @@ class RunFolder {
 
  private:
   void serialize(State& s, Learner& learner, Position& position, Result& result);
-  void compare(Json was, int64_t threads, const Position& at);
+  void compare(Json was, const Position& at);
   void saw_finite_loss(int64_t iteration);
   std::string checkpoint_path() const { return path_ + "/checkpoint/state.safetensors"; }
   std::string good_path() const { return path_ + "/checkpoint/good.safetensors"; }
@@ -98,7 +100,9 @@ class Checkpoints final : public Observer {
       : folder_(folder), learner_(learner), position_(position), result_(result) {}
   void begin_training(const Task&, int64_t, int64_t, Optimizer& optimizer) override {
     folder_.restore_optimizer(optimizer);
+    optimizer_ = &optimizer;
   }
+  void end_training() override { folder_.require_finite(learner_, position_, optimizer_); }
   void after_step(const Step& step, Optimizer& optimizer) override {
     if (step.is_logged) folder_.log_step(step);
     folder_.save_if_due(learner_, position_, result_, optimizer);
@@ -112,6 +116,7 @@ class Checkpoints final : public Observer {
   Learner& learner_;
   Position& position_;
   Result& result_;
+  Optimizer* optimizer_ = nullptr;  // of the task in training
 };
 
 }  // namespace rep

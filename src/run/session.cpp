@@ -6,7 +6,9 @@
 #include "core/error.h"
 #include "data/completeness.h"
 #include "data/device_images.h"
+#include "data/loader.h"
 #include "methods/method.h"
+#include "run/loops.h"
 #include "tensor/device.h"
 #include "tensor/meter.h"
 
@@ -14,17 +16,18 @@ namespace rep {
 
 namespace {
 
-// Throws Error when the last batch of a task's epochs has too few images for the backbone to learn
-// from.
-void refuse_short_batches(const TrainConfig& config, const Stream& stream,
-                          const Backbone& backbone) {
-  const int64_t least = backbone.min_training_batch();
+// Throws Error when a batch that a task comes to, the last of an epoch, has too few images for the
+// backbone to learn from.
+void refuse_short_batches(const TrainConfig& config, const Stream& stream, const Learner& learner) {
+  const int64_t least = learner.backbone->min_training_batch();
   for (const Task& task : stream.tasks) {
-    const auto images = static_cast<int64_t>(task.train.size());
+    const int64_t images = learner.method->training_images(stream, task);
     const int64_t last = images % config.batch_size;
     const bool dropped = config.drop_last && images >= config.batch_size;
     const int64_t fewest = dropped || last == 0 ? config.batch_size : last;
-    if (images == 0 || fewest >= least) continue;
+    if (images <= 0 || fewest >= least) continue;
+    const int64_t per_epoch = Loader::batches(images, config.batch_size, config.drop_last);
+    if (steps_of_task(config, images) < per_epoch) continue;
     throw Error("train.batch_size: the " + std::to_string(images) + " images of task " +
                 std::to_string(task.index + 1) + " leave a batch of " + std::to_string(fewest) +
                 " image, of which batch norm cannot learn; take another size, or train.drop_last: "
@@ -121,7 +124,7 @@ Session open_session(const Config& config, const std::string& folder,
   learner.join(std::move(world), config);
   stop_early(config.stream, scenario.stream);
   refuse_stream(config, scenario.stream, *learner.method);
-  refuse_short_batches(config.train, scenario.stream, *learner.backbone);
+  refuse_short_batches(config.train, scenario.stream, learner);
   add_single_class_note(scenario.stream, config.method.name, *learner.method, notes);
   learner.efficiency->queries.cache_test(scenario.test->size());
   return {std::move(scenario), config, std::move(learner), std::move(notes)};

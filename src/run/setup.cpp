@@ -11,6 +11,14 @@ namespace rep {
 
 namespace {
 
+template <class Kinds>
+void resolve(const Kinds& registry, Section& section) {
+  SectionOptions options = registry.at(section.name).value.options(section);
+  section.effective = std::move(options.effective);
+  section.identity = std::move(options.identity);
+  section.defaults = std::move(options.defaults);
+}
+
 void check_decoupled(const TrainConfig& train) {
   const DecoupledConfig& decoupled = train.decoupled;
   if (decoupled.phase_ratio == 1) {
@@ -64,13 +72,19 @@ Config read_experiment(const std::string& path, const std::vector<std::string>& 
   return config;
 }
 
+Config defaults_of(const std::string& dataset, const std::string& method) {
+  Config config;
+  config.dataset = Section{dataset, {}, ""};
+  config.method = Section{method, {}, ""};
+  const auto& datasets = Registry<DatasetKind>::get();
+  const auto& methods = Registry<MethodKind>::get();
+  if (datasets.entries().count(dataset) > 0) resolve(datasets, config.dataset);
+  if (methods.entries().count(method) > 0) resolve(methods, config.method);
+  return config;
+}
+
 void resolve_sections(Config& config) {
   parse_bytes(config.memory_limit, "memory_limit");
-  const auto resolve = [](const auto& registry, Section& section) {
-    SectionOptions options = registry.at(section.name).value.options(section);
-    section.effective = std::move(options.effective);
-    section.identity = std::move(options.identity);
-  };
   resolve(Registry<DatasetKind>::get(), config.dataset);
   resolve(Registry<MethodKind>::get(), config.method);
   const BackboneFamily& family = family_of(config.backbone.name);

@@ -9,7 +9,7 @@
 
 namespace rep {
 
-/// MACs and seconds, of whatever.
+/// Compute cost: MACs and seconds.
 struct Amount {
   double macs = 0, seconds = 0;
   Amount& operator+=(const Amount& other);
@@ -24,7 +24,7 @@ Amount amount_of(const PhaseCost& cost);
 /// A training step of a full batch: the query, and the rest, which follows the blocks that run.
 struct StepCost {
   Amount select, rest;
-  Amount first_select, first_rest;  // while queries are not remembered yet (Efficiency)
+  Amount first_select, first_rest;  // while queries are not cached yet (Efficiency)
   double work = 0;                  // tokens_work of the steps that `rest` was measured at
 };
 
@@ -42,7 +42,7 @@ struct MeasuredStep {
   double work = 0;   // tokens_work
   double share = 1;  // of a full batch
 };
-/// The mean of steps of which the first `fresh` had queries that were not remembered yet. The first
+/// The mean of steps of which the first `fresh` had queries that were not cached yet. The first
 /// of either kind only warms up, when there are others. At least one step.
 StepCost mean_step(const std::vector<MeasuredStep>& steps, size_t fresh);
 

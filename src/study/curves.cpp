@@ -10,7 +10,7 @@ namespace {
 
 // A result is an untrusted file: what is drawn of it has bounds.
 constexpr size_t kMaxTasks = 10000, kMaxBlocks = 1000;
-constexpr double kLeast = 1e-100, kMost = 1e100;
+constexpr double kMinValue = 1e-100, kMaxValue = 1e100;
 
 /// The class-incremental matrix as far as it is a triangle of percentages: joint learning has none
 /// before its end. A task without test images has no accuracies and weighs nothing.
@@ -53,7 +53,7 @@ std::vector<double> values_of(const Column& column, const Row& row) {
   std::vector<double> values;
   for (const Run* run : row.runs) {
     const auto value = value_of(column, run->result);
-    if (value && std::abs(*value) < kMost) values.push_back(*value);
+    if (value && std::abs(*value) < kMaxValue) values.push_back(*value);
   }
   return values;
 }
@@ -88,7 +88,7 @@ std::vector<ChartPoint> over_blocks(const Row& row, const std::string& key, doub
     if (!run->result.contains(at) || !run->result[at].is_array()) continue;
     const Json& blocks = run->result[at];
     for (size_t i = 0; i < std::min(blocks.size(), kMaxBlocks); ++i) {
-      if (!blocks[i].is_number() || std::abs(blocks[i].get<double>()) > kMost) break;
+      if (!blocks[i].is_number() || std::abs(blocks[i].get<double>()) > kMaxValue) break;
       if (values.size() <= i) values.emplace_back();
       values[i].push_back(scale * blocks[i].get<double>());
     }
@@ -100,7 +100,7 @@ std::vector<ChartPoint> against_cost(const Row& row, const std::string& cost) {
   const Column accuracy{"average_accuracy", "", "/metrics/average_accuracy"};
   const Statistic x = statistic(values_of(column_of(cost, Json::object()), row));
   const Statistic y = statistic(values_of(accuracy, row));
-  if (x.n == 0 || y.n == 0 || x.mean <= kLeast) return {};
+  if (x.n == 0 || y.n == 0 || x.mean <= kMinValue) return {};
   return {{x.mean, y.mean, x.deviation, y.deviation}};
 }
 

@@ -55,42 +55,57 @@ Json parse(const std::string& path) {
 
 // The identity of a result from before results said it: its configuration but for the fields that
 // are no part of it, and the digests of data and weights.
-Settings identity_of_old(const Run& run) {
+Json identity_of_old(const Json& result) {
   static const Json kFields = describe_fields<Config>();
-  Settings identity = run.settings;
+  Json identity = result["config"];
   for (const Json& field : kFields) {
-    if (field["identity"] != true) identity.erase(field["key"].get<std::string>());
+    if (field["identity"] == true) continue;
+    std::string path = "/" + field["key"].get<std::string>();
+    std::replace(path.begin(), path.end(), '.', '/');
+    const Json::json_pointer at(path);
+    if (identity.contains(at)) identity[at.parent_pointer()].erase(at.back());
   }
-  for (const auto& [key, pointer] : {std::pair{"inputs.dataset", "/inputs/dataset/fingerprint"},
-                                     {"inputs.weights", "/inputs/weights/sha256"},
-                                     {"inputs.query_weights", "/inputs/query_weights/sha256"}}) {
+  for (const auto& [key, pointer] : {std::pair{"dataset", "/inputs/dataset/fingerprint"},
+                                     {"weights", "/inputs/weights/sha256"},
+                                     {"query_weights", "/inputs/query_weights/sha256"}}) {
     const Json::json_pointer at(pointer);
-    if (run.result.contains(at)) identity[key] = as_text(run.result[at]);
+    if (result.contains(at)) identity["inputs"][key] = result[at];
   }
   return identity;
 }
 
-Run read_run(const std::string& path) {
+// As this build would say it, so that results of several builds can be compared.
+Json identity_of(const Json& result, const ReportOptions& options) {
+  const Json& config = result["config"];
+  const auto name_of = [&](const char* section) {
+    const Json::json_pointer at(std::string("/") + section + "/name");
+    return config.contains(at) ? as_text(config[at]) : "";
+  };
+  Config same;
+  same.dataset.name = name_of("dataset");
+  same.method.name = name_of("method");
+  if (options.defaults) same = options.defaults(same.dataset.name, same.method.name);
+  const bool says = result.contains("identity") && result["identity"].is_object();
+  return as_of_this_build(says ? result["identity"] : identity_of_old(result), same);
+}
+
+Run read_run(const std::string& path, const ReportOptions& options) {
   Run run{path, "", parse(path), {}, {}, false};
   const Json& json = run.result;
   run.complete = json.contains("complete") && json["complete"] == true;
   if (json.contains("name")) run.name = as_text(json["name"]);
   flatten(json["config"], "", run.settings);
-  if (json.contains("identity") && json["identity"].is_object()) {
-    flatten(json["identity"], "", run.identity);
-  } else {
-    run.identity = identity_of_old(run);
-  }
+  flatten(identity_of(json, options), "", run.identity);
   const bool validated = json.contains(kEvaluatedOn) && json[kEvaluatedOn] == "validation";
   run.identity[kEvaluatedOn] = validated ? "validation" : "test";
-  for (const auto& [key, value] : run.identity) run.settings.emplace(key, value);
+  for (const auto& [key, value] : run.identity) run.settings[key] = value;
   run.identity.erase("seed");  // what one averages over
   return run;
 }
 
-std::vector<Run> read_runs(const std::vector<std::string>& paths) {
+std::vector<Run> read_runs(const ReportOptions& options) {
   std::vector<std::string> files;
-  for (const std::string& path : paths) {
+  for (const std::string& path : options.paths) {
     const size_t before = files.size();
     if (fs::is_directory(path)) {
       std::error_code failed;
@@ -108,7 +123,7 @@ std::vector<Run> read_runs(const std::vector<std::string>& paths) {
   std::sort(files.begin(), files.end());
   files.erase(std::unique(files.begin(), files.end()), files.end());
   std::vector<Run> runs;
-  for (const std::string& file : files) runs.push_back(read_run(file));
+  for (const std::string& file : files) runs.push_back(read_run(file, options));
   return runs;
 }
 
@@ -129,6 +144,28 @@ bool differs(const std::string& key, const std::vector<const Run*>& runs) {
   return std::any_of(runs.begin(), runs.end(), [&](const Run* run) {
     return get(run->settings, key) != get(runs.front()->settings, key);
   });
+}
+
+// What is no part of an identity, and still differs within a row: where and by what its runs were
+// made.
+std::vector<std::string> circumstances_that_differ(const std::vector<Row>& rows) {
+  std::vector<std::string> differing;
+  for (const char* pointer :
+       {"/rep/revision", "/libtorch", "/device/name", "/device/threads", "/device/processes"}) {
+    const Json::json_pointer at(pointer);
+    const auto value = [&](const Run* run) {
+      return run->result.contains(at) ? run->result[at] : Json();
+    };
+    const bool mixed = std::any_of(rows.begin(), rows.end(), [&](const Row& row) {
+      return std::any_of(row.runs.begin(), row.runs.end(),
+                         [&](const Run* run) { return value(run) != value(row.runs.front()); });
+    });
+    if (!mixed) continue;
+    std::string key = pointer + 1;
+    std::replace(key.begin(), key.end(), '/', '.');
+    differing.push_back(key);
+  }
+  return differing;
 }
 
 // The fewest keys, in a reader's order, that tell all rows apart: a key that says nothing new
@@ -280,16 +317,19 @@ Table make_table(const std::vector<Run>& all, const ReportOptions& options) {
       also += (also.empty() ? "" : ", ") + key;
     }
   }
+  for (const std::string& key : circumstances_that_differ(table.rows)) {
+    pooled += (pooled.empty() ? "" : ", ") + key;
+  }
   if (!pooled.empty()) table.notes.push_back("averaged over different values of: " + pooled);
   if (!also.empty()) table.notes.push_back("differs between rows, too: " + also);
   return table;
 }
 
+// By its name, or by that of the folder that its images lie in.
 bool is_dataset(const std::string& published, const Settings& settings) {
-  if (get(settings, "dataset.name") == published) return true;
   std::string folder = fs::path(get(settings, "dataset.root")).filename().string();
   std::replace(folder.begin(), folder.end(), '-', '_');
-  return get(settings, "dataset.name") == "image_folder" && folder == published;
+  return get(settings, "dataset.name") == published || folder == published;
 }
 
 // Entries of the file for a row, with the difference of its mean from each.
@@ -332,7 +372,7 @@ void add_published(const std::string& path, Table& table) {
 }  // namespace
 
 std::string make_report(const ReportOptions& options) {
-  const std::vector<Run> runs = read_runs(options.paths);
+  const std::vector<Run> runs = read_runs(options);
   Table table = make_table(runs, options);
   if (!options.published.empty()) add_published(options.published, table);
   return write_table(table, options.format);

@@ -1,7 +1,10 @@
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
+
+#include "core/config.h"
 
 namespace rep {
 
@@ -13,12 +16,17 @@ struct ReportOptions {
                                       // differ but the seed
   std::vector<std::string> metrics;   // columns; empty: the usual ones
   std::string published;              // a file like results/published.yaml, or "" for none
+  /// A data set's and a method's options at their defaults (run/setup.h), which is what an option
+  /// counts as in a result from before there was such a one. Empty: those of Config alone are
+  /// known.
+  std::function<Config(const std::string& dataset, const std::string& method)> defaults;
 };
 
 /// A table of results (and with html, pictures of them): a row for every configuration, mean +-
 /// standard deviation (n) over its seeds, the best of each column in bold. Results whose
 /// configurations, data or weights differ are never averaged, unless `group_by` asks for it, and
-/// then a note says over what. Unfinished runs are listed, not counted. Throws Error for a path
+/// then a note says over what; a note also says where a row's runs are of different builds,
+/// machines or numbers of threads. Unfinished runs are listed, not counted. Throws Error for a path
 /// without results, a file that is none, and an unknown metric or key.
 std::string make_report(const ReportOptions& options);
 

@@ -42,6 +42,10 @@ if ! flock --timeout 10 "$lock"; then
   exit 0
 fi
 touch -- "$folder/lock"
+# A run that goes on keeps its number of threads, whatever this job has.
+if [[ -n $threads && ! -e $folder/checkpoint/state.safetensors ]]; then
+  arguments+=(--set "threads=$threads")
+fi
 rm -f -- "$folder/failed"
 log=$folder/sweep.log
 before=$(cat -- "$log" 2>/dev/null | wc -c)
@@ -123,7 +127,7 @@ Json read_jobs(const std::string& output) {
     if (!good) break;
     for (const Json& directory : job["directories"]) good = good && directory.is_string();
   }
-  if (!good) throw Error(path + ": is not rep's list of SLURM jobs; move it away");
+  if (!good) throw Error(absolute_path(path) + ": is not rep's list of SLURM jobs; move it away");
   return json["jobs"];
 }
 
@@ -224,11 +228,10 @@ std::string script(const SweepOptions& options, const SlurmOptions& slurm,
   text += "case $SLURM_ARRAY_TASK_ID in\n";
   for (size_t i = 0; i < runs.size(); ++i) {
     const std::string folder = fs::absolute(options.output + "/" + runs[i].directory).string();
-    std::vector<std::string> arguments = arguments_of(runs[i], folder);
-    if (runs[i].threads == 0) {
-      arguments.insert(arguments.end(), {"--set", "threads=" + std::to_string(cores)});
-    }
-    text += "  " + std::to_string(i) + ")\n    folder=" + shell_word(folder) + "\n    arguments=(";
+    const std::vector<std::string> arguments = arguments_of(runs[i], folder);
+    text += "  " + std::to_string(i) + ")\n    folder=" + shell_word(folder) +
+            "\n    threads=" + (runs[i].threads == 0 ? std::to_string(cores) : "") +
+            "\n    arguments=(";
     for (size_t w = 0; w < arguments.size(); ++w) {
       text += (w ? " " : "") + shell_word(arguments[w]);
     }

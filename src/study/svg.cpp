@@ -157,14 +157,14 @@ std::string error_bars(const ChartSeries& series, const Scale& x, const Scale& y
 }
 
 /// How far the points and their deviations reach, in x and y.
-struct Extent {
+struct PlotExtent {
   double x_low = std::numeric_limits<double>::max(), x_high = -x_low, y_low = x_low,
          y_high = -x_low;
   double x_least = x_low;  // without deviations, for a logarithm
 };
 
-Extent extent_of(const Chart& chart) {
-  Extent e;
+PlotExtent extent_of(const Chart& chart) {
+  PlotExtent e;
   for (const ChartSeries& series : chart.series) {
     for (const ChartPoint& p : series.points) {
       e.x_low = std::min(e.x_low, p.x - p.dx);
@@ -268,7 +268,7 @@ std::string xml_text(const std::string& text) {
 }
 
 std::string draw(const Chart& chart) {
-  const Extent e = extent_of(chart);
+  const PlotExtent e = extent_of(chart);
   if (e.x_low > e.x_high) return "";
   const bool logarithmic = !chart.joined && e.x_least > 0 && e.x_high > 10 * e.x_least;
   Scale x = make_axis(logarithmic ? e.x_least : e.x_low, e.x_high, logarithmic);

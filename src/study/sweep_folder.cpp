@@ -19,7 +19,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kLongestFailure = 300;
+constexpr size_t kMaxFailure = 300;
 constexpr size_t kFileBytes = size_t{64} << 20;  // of a sweep.json or result.json
 
 bool is_finished(const std::string& folder) {
@@ -35,7 +35,7 @@ bool is_at_work(const std::string& folder) {
 }
 
 std::string first_line_of(const std::string& path) {
-  std::string line(kLongestFailure, '\0');
+  std::string line(kMaxFailure, '\0');
   std::ifstream file(path);
   file.read(line.data(), static_cast<std::streamsize>(line.size()));
   line.resize(static_cast<size_t>(file.gcount()));

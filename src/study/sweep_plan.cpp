@@ -9,6 +9,7 @@
 
 #include "core/config.h"
 #include "core/error.h"
+#include "core/files.h"
 #include "core/hash.h"
 #include "core/json.h"
 
@@ -113,8 +114,10 @@ Config read(const ExperimentReader& reader, const std::string& path,
   }
 }
 
-std::string key_of(const Config& config, const Json& inputs) {
-  return sha256_of_text(to_text(identity(config, inputs))).substr(0, kKeyLength);
+/// Of what is not at its default, in whatever order it was written.
+std::string key_of(const Json& identity, const Config& config) {
+  const nlohmann::json sorted(without_defaults(identity, identity_of_defaults(config)));
+  return sha256_of_text(to_text(Json(sorted))).substr(0, kKeyLength);
 }
 
 /// `keys`: of every configuration and choice, in the order of combinations(). Refuses an axis whose
@@ -158,26 +161,78 @@ std::string readable_name(const Config& config, const std::vector<std::string>& 
   return name.substr(0, kMaxName) + "-s" + std::to_string(config.seed);
 }
 
-/// The folders of earlier sweeps, by the key that their names end in.
-std::map<std::string, std::string> folders_by_key(const std::string& output) {
-  std::map<std::string, std::string> folders;
-  std::error_code none;
-  for (std::filesystem::directory_iterator entry(output, none), end; !none && entry != end;
-       entry.increment(none)) {
-    const std::string name = entry->path().filename().string();
-    const size_t dash = name.rfind('-');
-    if (dash == std::string::npos || name.size() - dash - 1 != kKeyLength) continue;
-    std::string& folder = folders[name.substr(dash + 1)];
-    if (folder.empty() || name < folder) folder = name;
+/// The folders of earlier sweeps.
+class Folders {
+ public:
+  explicit Folders(std::string output) : output_(std::move(output)) {
+    std::error_code none;
+    for (std::filesystem::directory_iterator entry(output_, none), end; !none && entry != end;
+         entry.increment(none)) {
+      const std::string name = entry->path().filename().string();
+      const size_t dash = name.rfind('-');
+      if (dash == std::string::npos || name.size() - dash - 1 != kKeyLength) continue;
+      std::string& folder = by_key_[name.substr(dash + 1)];
+      if (folder.empty() || name < folder) folder = name;
+      names_.insert(name);
+    }
   }
-  return folders;
-}
+
+  /// The one whose name ends in the run's key, or where another build, whose keys were others, has
+  /// put a result with this identity; "" for none. Throws Error when the first holds a run of
+  /// another configuration, which the key cannot tell when a default has changed.
+  std::string of(const std::string& key, const Json& identity, const Config& config) {
+    const auto named = by_key_.find(key);
+    if (named == by_key_.end()) return by_result(key, config);
+    Json was = identity_in(named->second), is = identity;
+    if (was.is_null() || was.contains("changes")) return named->second;
+    was = as_of_this_build(was, config);
+    for (Json* json : {&was, &is}) json->erase("inputs");  // what the key tells
+    const std::string difference = first_difference(was, is);
+    if (difference.empty()) return named->second;
+    throw Error(absolute_path(output_ + "/" + named->second) +
+                ": holds a run of another configuration (" + difference +
+                ") under the same key, since a default has changed; choose another --output");
+  }
+
+ private:
+  /// What the folder's result says; null where there is none.
+  const Json& identity_in(const std::string& name) {
+    const auto [known, fresh] = identities_.emplace(name, Json());
+    const std::string path = output_ + "/" + name + "/result.json";
+    if (fresh && std::filesystem::exists(path)) {
+      const Json result = Json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
+      if (result.is_object()) known->second = result.value("identity", Json());
+    }
+    return known->second;
+  }
+
+  std::string by_result(const std::string& key, const Config& config) {
+    const std::string kind = config.dataset.name + " " + config.method.name;
+    auto& keys = by_result_[kind];  // of the results of that data set and method
+    if (keys.empty()) {
+      keys.emplace("", "");
+      for (const std::string& name : names_) {
+        const Json& was = identity_in(name);
+        if (!was.is_object() || was.contains("changes")) continue;
+        keys.emplace(key_of(as_of_this_build(was, config), config), name);
+      }
+    }
+    const auto found = keys.find(key);
+    return found == keys.end() ? "" : found->second;
+  }
+
+  std::string output_;
+  std::set<std::string> names_;
+  std::map<std::string, std::string> by_key_;
+  std::map<std::string, Json> identities_;
+  std::map<std::string, std::map<std::string, std::string>> by_result_;
+};
 
 }  // namespace
 
 std::vector<SweepRun> plan_sweep(const SweepOptions& options, const ExperimentReader& reader) {
   const std::vector<GridAxis> axes = parse_grid(options.grid);
-  const auto folders = folders_by_key(options.output);
+  Folders folders(options.output);
   std::vector<SweepRun> runs;
   std::set<std::string> known_keys;
   std::vector<std::string> first_keys;  // with the first seed, of every choice
@@ -194,12 +249,12 @@ std::vector<SweepRun> plan_sweep(const SweepOptions& options, const ExperimentRe
       for (const int64_t seed : options.seeds.empty() ? own : options.seeds) {
         const bool first = options.seeds.empty() || seed == options.seeds.front();
         config.seed = seed;
-        const std::string key = key_of(config, reader.inputs(config));
+        const Json whole = identity(config, reader.inputs(config));
+        const std::string key = key_of(whole, config);
         if (first) first_keys.push_back(key);
         if (!known_keys.insert(key).second) continue;
-        const auto known = folders.find(key);
-        const std::string directory =
-            known == folders.end() ? readable_name(config, choices) + "-" + key : known->second;
+        std::string directory = folders.of(key, whole, config);
+        if (directory.empty()) directory = readable_name(config, choices) + "-" + key;
         runs.push_back({path, overrides, seed, key, directory, config.threads});
       }
     }

@@ -32,8 +32,9 @@ struct SweepRun {
   std::string config;
   std::vector<std::string> overrides;  // "key=value"; what --set and the grid say
   int64_t seed;
-  /// The beginning of the SHA-256 of the run's identity(). A folder's name ends in
-  /// it, and a run goes into the folder that has its key, whatever that is called otherwise.
+  /// The beginning of the SHA-256 of the run's identity(), without what is at its default. A
+  /// folder's name ends in it, and a run goes into the folder that has its key, whatever that is
+  /// called otherwise, or else into one whose result says that it is this run's.
   std::string key;
   std::string directory;  // below SweepOptions::output: NAME-KEY=VALUE-sSEED-KEY
   int64_t threads;        // as the configuration says; 0: it does not

@@ -51,7 +51,7 @@ bool begins_with(const std::string& text, const std::string& start) {
   return text.compare(0, start.size(), start) == 0;
 }
 
-/// A counter that only rises, but for beginning anew at `range` (0: never).
+/// A counter that only rises, but for wrapping around at `range` (0: never).
 class Counter final : public EnergySensor {
  public:
   using Read = std::function<std::optional<uint64_t>()>;

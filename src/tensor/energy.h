@@ -18,7 +18,7 @@ class EnergySensor {
 
 /// The sensors of a machine that together count every joule once:
 ///   RAPL  Linux powercap, /sys/class/powercap/intel-rapl:N (Intel and AMD): packages and their
-///         DRAM. Counters in uJ that begin anew behind max_energy_range_uj; cores and graphics are
+///         DRAM. uJ counters that wrap around at max_energy_range_uj; cores and graphics are
 ///         parts of their package, and psys and the intel-rapl-mmio twins would count twice.
 ///   INA   the INA2xx/INA3221 of a Jetson, from hwmon (mV and mA, or uW) or, before JetPack 5, iio
 ///         (mW): power, which is integrated between readings. The rail of the whole board where

@@ -208,7 +208,7 @@ double seconds_since_boot() {
 }
 
 // Joules so far. A thread of its own reads when nobody asks: power has to be integrated, and
-// counters begin anew.
+// counters start again.
 class EnergySampler {
  public:
   EnergySampler() : meter_(options()), last_(seconds_since_boot()) {
@@ -253,8 +253,8 @@ Clock::time_point g_since = Clock::now();
 int64_t g_macs_since = 0;
 double g_joules_since = 0;
 
-// Books what passed since the last change on the phase that was open.
-void settle() {
+// Charges what passed since the last change to the open phase.
+void charge_open_phase() {
   const auto now = Clock::now();
   const int64_t macs = g_macs.load();
   const auto i = static_cast<size_t>(g_phase);
@@ -302,17 +302,17 @@ void install_meter() {
 }
 
 PhaseScope::PhaseScope(Phase phase) : outer_(g_phase) {
-  settle();
+  charge_open_phase();
   if (outer_ != Phase::kEval) g_phase = phase;  // all of testing is one phase, its queries too
 }
 
 PhaseScope::~PhaseScope() {
-  settle();
+  charge_open_phase();
   g_phase = outer_;
 }
 
 PhaseCost metered() {
-  settle();
+  charge_open_phase();
   return g_cost;
 }
 

@@ -84,6 +84,16 @@ void Optimizer::adam(size_t i) {
   p.addcdiv_(first, denominator, -lr(i) / correction1);
 }
 
+std::vector<torch::Tensor> Optimizer::moments() const {
+  std::vector<torch::Tensor> all;
+  for (const auto* list : {&first_, &second_}) {
+    for (const torch::Tensor& moment : *list) {
+      if (moment.defined()) all.push_back(moment);
+    }
+  }
+  return all;
+}
+
 void Optimizer::state(State& s) {
   s("lr", lr_);
   s("first", first_);

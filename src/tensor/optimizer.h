@@ -29,6 +29,8 @@ class Optimizer {
   void zero_grad();  // gradients become undefined, not zero
   void step();
   const std::vector<torch::Tensor>& parameters() const { return parameters_; }
+  /// What it keeps beside them: Adam's two moments, SGD's momentum.
+  std::vector<torch::Tensor> moments() const;
   void state(State& s);
 
  private:

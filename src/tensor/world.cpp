@@ -25,7 +25,7 @@ namespace rep {
 
 namespace {
 
-constexpr int64_t kMostProcesses = 1 << 16;
+constexpr int64_t kMaxProcesses = 1 << 16;
 constexpr std::chrono::minutes kPatience{5};  // for the others to arrive
 
 std::optional<int64_t> number_in_environment(const char* name, int64_t least, int64_t most) {
@@ -36,7 +36,7 @@ std::optional<int64_t> number_in_environment(const char* name, int64_t least, in
   const long long value = std::strtoll(text, &end, 10);
   if (errno != 0 || *end != '\0' || value < least || value > most) {
     throw Error(std::string("the environment's ") + name + " is '" + text +
-                "', which is no number from " + std::to_string(least) + " to " +
+                "', which is not a number from " + std::to_string(least) + " to " +
                 std::to_string(most) + "; unset it to run as one process");
   }
   return value;
@@ -83,7 +83,7 @@ std::pair<int64_t, int64_t> World::place_from_environment() {
                                              {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"},
                                              {"PMI_RANK", "PMI_SIZE"}}) {
     if (!std::getenv(rank_name) || !std::getenv(size_name)) continue;
-    const auto size = number_in_environment(size_name, 1, kMostProcesses);
+    const auto size = number_in_environment(size_name, 1, kMaxProcesses);
     const auto rank = number_in_environment(rank_name, 0, size.value_or(1) - 1);
     if (size && rank) return {*rank, *size};
   }
@@ -92,7 +92,7 @@ std::pair<int64_t, int64_t> World::place_from_environment() {
 
 int64_t World::processes_on_this_machine() {
   for (const char* name : {"LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"}) {
-    if (const auto count = number_in_environment(name, 1, kMostProcesses)) return *count;
+    if (const auto count = number_in_environment(name, 1, kMaxProcesses)) return *count;
   }
   return 1;
 }
@@ -101,7 +101,6 @@ World World::join() {
   World world;
   std::tie(world.rank_, world.size_) = place_from_environment();
   if (world.size_ == 1) return world;
-  interrupt_together();
 #ifdef REP_HAS_GLOO
   const std::string where = address() + ":" + std::to_string(port());
   try {
@@ -144,17 +143,12 @@ void World::sum(torch::Tensor& values) const {
     std::vector<torch::Tensor> tensors{values};
     group_->gloo->allreduce(tensors)->wait();
   } catch (const std::exception& e) {
-    if (signal_arrived()) throw Interrupted("stopped with the other processes");
+    if (signal_received()) throw Interrupted("stopped with the other processes");
     throw Error("process " + std::to_string(rank_) + " of " + std::to_string(size_) +
                 " lost the others, so this run stops; --resume goes on from the last checkpoint: " +
                 one_line(e.what()));
   }
 #endif
-}
-
-void World::wait() const {
-  torch::Tensor nothing = torch::zeros({1});
-  sum(nothing);
 }
 
 std::vector<double> World::average_gradients(const std::vector<torch::Tensor>& parameters,

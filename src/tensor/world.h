@@ -13,8 +13,8 @@ namespace rep {
 /// The processes that train one model together (data parallel): as torchrun, srun or mpirun started
 /// them and say in the environment. Every process holds the whole model, learns from its part of
 /// each batch, and after averaging the gradients all take the same step. Sums go through LibTorch's
-/// own process groups (c10d, gloo). A process that nobody started beside others is a world of size
-/// 1, in which nothing here costs anything.
+/// own process groups (c10d, gloo). Without a launcher the group has size 1 and every call is a
+/// no-op.
 class World {
  public:
   /// Who this process is: {rank, size} from RANK and WORLD_SIZE (torchrun), SLURM_PROCID and
@@ -44,8 +44,6 @@ class World {
   /// Replaces every value of a CPU tensor (float, double, int64) by its sum over all processes.
   /// Throws Error when another process is gone.
   void sum(torch::Tensor& values) const;
-  /// Returns when every process is here.
-  void wait() const;
   /// The gradients of `parameters` become the sum over processes of weight x gradient, where one
   /// has any. Returns the sums over processes of the numbers `beside` them, in fp32.
   std::vector<double> average_gradients(const std::vector<torch::Tensor>& parameters, double weight,
