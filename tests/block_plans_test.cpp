@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "core/error.h"
@@ -262,6 +263,100 @@ TEST(EfficiencyVariants, PromptedBlocksAreExemptAndWithoutAnyItIsAnError) {
   EXPECT_NO_THROW(efficiency.check_prompted_blocks("dualprompt"));
   EXPECT_EQ(efficiency.train_plan().skip,
             (std::vector<bool>{true, false, true, true, false, true}));
+}
+
+// ---- blocks that are made again for the backward pass ----
+
+class RecomputedBlocks : public DetachedBlocks {
+ protected:
+  // All that blocks can learn from.
+  static ForwardPlan rich_plan(const Rig& rig) {
+    ForwardPlan plan = rig.plan();
+    plan.merge = {0, 4, 4, 8, 8, 8};
+    plan.proportional_attention = true;
+    plan.skip = {false, false, true, false, false, false};
+    plan.detach = {false, true, false, false, false, false};
+    plan.scale = {1, 1, 1, 1.5, 1, 1};
+    for (int64_t i = 0; i < kDepth; ++i) {
+      plan.adapters.push_back({learned({8, 96}), learned({8}), learned({96, 8}), learned({96})});
+      plan.class_offsets.push_back(learned({2, 96}));
+      BlockBranches branches;
+      branches.qkv = {{learned({4, 96}), learned({96, 4}), 192, {}, learned({4})}};
+      branches.fc2 = {{learned({4, 384}), learned({96, 4}), 0, {}, {}}};
+      plan.branches.push_back(branches);
+    }
+    return plan;
+  }
+  static Tensor learned(at::IntArrayRef shape) {
+    return (torch::randn(shape) / 5).set_requires_grad(true);
+  }
+  static std::vector<Tensor> learned_of(const ForwardPlan& plan) {
+    std::vector<Tensor> all{plan.prompts};
+    all.insert(all.end(), plan.prefixes.begin(), plan.prefixes.end());
+    all.insert(all.end(), plan.class_offsets.begin(), plan.class_offsets.end());
+    for (const Adapter& a : plan.adapters) {
+      all.insert(all.end(), {a.down_weight, a.down_bias, a.up_weight, a.up_bias});
+    }
+    for (const BlockBranches& b : plan.branches) {
+      all.insert(all.end(),
+                 {b.qkv[0].down, b.qkv[0].up, b.qkv[0].gains, b.fc2[0].down, b.fc2[0].up});
+    }
+    return all;
+  }
+};
+
+TEST_F(RecomputedBlocks, GiveTheSameBitsAndTheSameGradients) {
+  Rig rig;
+  const ForwardPlan plan = rich_plan(rig);
+  const std::vector<Tensor> learned = learned_of(plan);
+  const auto pass = [&](int64_t blocks) {
+    rig.vit->recompute_blocks(blocks);
+    const int64_t macs = macs_so_far();
+    const Tensor features = rig.vit->features(rig.images, plan);
+    auto gradients = torch::autograd::grad({(features * rig.weights).sum()}, learned, {}, false,
+                                           false, /*allow_unused=*/true);
+    return std::tuple(features.detach(), gradients, macs_so_far() - macs);
+  };
+  const auto [expected, slopes, macs] = pass(0);
+  for (const int64_t blocks : {1, 2, 3, 4, 5, 100}) {
+    const auto [features, gradients, again] = pass(blocks);
+    EXPECT_TRUE(features.equal(expected)) << blocks;
+    EXPECT_EQ(again, macs) << "what is made again is not counted";
+    for (size_t i = 0; i < learned.size(); ++i) {
+      ASSERT_EQ(gradients[i].defined(), slopes[i].defined()) << blocks << ", tensor " << i;
+      if (!slopes[i].defined()) continue;
+      EXPECT_TRUE(gradients[i].equal(slopes[i])) << blocks << ", " << i;
+    }
+  }
+}
+
+TEST_F(RecomputedBlocks, KeepOnlyWhatEntersThem) {
+  Rig rig;
+  const auto kept = [&](int64_t blocks) {
+    rig.vit->recompute_blocks(blocks);
+    const int64_t before = tensor_bytes();
+    const Tensor features = rig.vit->features(rig.images, rig.plan());
+    return tensor_bytes() - before;
+  };
+  const int64_t all = kept(0), one = kept(1), two = kept(2);
+  // The last block keeps what it makes. Of two blocks in a row the second one's input goes, too.
+  EXPECT_LT(one, all / 3);
+  EXPECT_GT(one, all / 10);
+  EXPECT_LT(two, all / 2);
+  EXPECT_GT(two, one);
+}
+
+TEST_F(RecomputedBlocks, AreNoneWhereDropoutDraws) {
+  Rig rig;
+  ForwardPlan plan = rich_plan(rig);
+  for (Adapter& adapter : plan.adapters) adapter.dropout = 0.5;
+  const auto slope = [&](int64_t blocks) {
+    rig.vit->recompute_blocks(blocks);
+    torch::manual_seed(11);
+    const Tensor features = rig.vit->features(rig.images, plan);
+    return torch::autograd::grad({(features * rig.weights).sum()}, {rig.prompts})[0];
+  };
+  EXPECT_TRUE(slope(1).equal(slope(0)));
 }
 
 }  // namespace

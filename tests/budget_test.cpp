@@ -55,28 +55,15 @@ TEST(MacsBudget, SurvivesInterruptsExactly) {
   const json whole = run(config, folder + "/whole");
   const std::string set = "--set train.macs=" + std::to_string(train_macs(whole, 0) / 2);
   const json straight = run(config, folder + "/straight", set);
-  // Every step is saved. A run that may take a little more memory at each try stops in the middle.
-  const auto peak = straight.at("cost").at("total").at("peak_tensor_bytes").get<int64_t>();
-  int stops = 0;
-  for (const double share : {0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95}) {
-    const auto limit = static_cast<int64_t>(share * static_cast<double>(peak));
-    stops += rep_command("run " + config + " -q --resume --output " + folder + "/stopped " + set +
-                         " --set memory_limit=" + std::to_string(limit))
-                 .exit_code == 1;
-  }
-  EXPECT_EQ(stops, 7);
-  // And killed, in the middle of a task and as soon as the next line is there.
+  // Every step is saved. Killed in the middle of a task and as soon as the next line is there.
   int killed = 0;
-  const int64_t lines = lines_of(folder + "/stopped/metrics.jsonl");
-  for (const int64_t more : {1, 2, 3}) {
-    killed += signal_at_line(config, folder + "/stopped", lines + more, SIGKILL,
+  for (const int64_t line : {1, 2, 3}) {
+    killed += signal_at_line(config, folder + "/stopped", line, SIGKILL,
                              {"--set", set.substr(6)}) == 128 + SIGKILL;
   }
   EXPECT_GE(killed, 2) << "the run ended before it was killed";
   const json resumed = run(config, folder + "/stopped", set + " --resume");
-  json a = comparable(resumed), b = comparable(straight);
-  for (json* result : {&a, &b}) result->at("config").erase("memory_limit");
-  EXPECT_EQ(a.dump(1), b.dump(1));
+  EXPECT_EQ(comparable(resumed).dump(1), comparable(straight).dump(1));
 }
 
 // Each task has 32 images.
@@ -106,26 +93,105 @@ TEST(SecondsBudget, EndsATaskByTheClockAndSaysSo) {
   EXPECT_NE(result.at("notes").dump().find("train.seconds"), std::string::npos);
 }
 
-TEST(MemoryLimit, IsTheLastByteThatIsAllowed) {
-  const std::string folder = fresh_folder("memory");
-  const std::string config = write_text(folder + "/c.yaml", small_experiment("finetune"));
-  const json free = run(config, folder + "/free");
-  const auto peak = free.at("cost").at("total").at("peak_tensor_bytes").get<int64_t>();
-  run(config, folder + "/enough", "--set memory_limit=" + std::to_string(peak));
+// What a batch of 64 images holds beside a process that has loaded LibTorch.
+std::string large_batches() {
+  std::string text = edited(small_experiment("l2p"), "train_per_class: 16", "train_per_class: 64");
+  return edited(text, "epochs: 3, batch_size: 8", "epochs: 2, batch_size: 64");
+}
 
-  const Finished stopped = rep_command("run " + config + " -q --output " + folder + "/out" +
-                                       " --set memory_limit=" + std::to_string(peak - 1));
+int64_t resident(const json& result) {
+  return result.at("cost").at("total").at("peak_rss_bytes").get<int64_t>();
+}
+
+class MemoryLimit : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    config = write_text(fresh_folder("memory") + "/c.yaml", large_batches());
+    const Finished planned =
+        shell_command(REP_EXECUTABLE " plan " + config + " --json 2>/dev/null");
+    ASSERT_EQ(planned.exit_code, 0) << planned.output;
+    plan = json::parse(planned.output);
+  }
+  // Between what it takes as configured and at the least; 0 is the least.
+  static std::string limit(double share) {
+    const auto most = plan.at("resident_bytes").get<double>();
+    const auto least = plan.at("ladder").back().at("resident_bytes").get<double>();
+    return std::to_string(static_cast<int64_t>(least + share * (most - least)));
+  }
+  static std::string config;
+  static json plan;
+};
+std::string MemoryLimit::config;
+json MemoryLimit::plan;
+
+TEST_F(MemoryLimit, MakesTheRunFitItselfAndSaysHow) {
+  ASSERT_GT(plan.at("ladder").size(), 3U) << plan.dump(1);
+  const std::string folder = fresh_folder("memory_fit");
+  const json free = run(config, folder + "/free");
+  EXPECT_FALSE(free.contains("memory"));
+  const std::string cap = limit(0.3);
+  const Finished finished =
+      rep_command("run " + config + " --output " + folder + "/out --memory-limit " + cap);
+  ASSERT_EQ(finished.exit_code, 0) << finished.output;
+  EXPECT_NE(finished.output.find("micro-batches of "), std::string::npos) << finished.output;
+  const json fitted = read_json(folder + "/out/result.json");
+  const json schema = read_json(REP_SOURCE_DIR "/results/schema.json");
+  EXPECT_EQ(schema_violation(fitted, schema, schema), "");
+  EXPECT_GT(resident(free), std::stoll(cap));
+  EXPECT_LE(resident(fitted), std::stoll(cap));
+  const json& used = fitted.at("memory").at("used");
+  ASSERT_EQ(used.size(), 1U) << used;
+  EXPECT_LT(used[0].at("micro_batch_size"), 64);
+  EXPECT_GT(used[0].at("step_time"), 1.0);
+  EXPECT_EQ(fitted.at("memory").at("limit_bytes"), std::stoll(cap));
+  // The same run, to rounding.
+  EXPECT_EQ(fitted.at("identity"), free.at("identity"));
+  EXPECT_EQ(fitted.at("cost").at("total").at("macs").at("train").at("backward"),
+            free.at("cost").at("total").at("macs").at("train").at("backward"));
+  const auto accuracy = [](const json& result) {
+    return result.at("metrics").at("average_accuracy").get<double>();
+  };
+  EXPECT_NEAR(accuracy(fitted), accuracy(free), 5);
+}
+
+TEST_F(MemoryLimit, ChangesNothingWhereTheRunFitsAsItIs) {
+  const std::string folder = fresh_folder("memory_roomy");
+  json free = comparable(run(config, folder + "/free"));
+  json roomy = comparable(run(config, folder + "/roomy", "--memory-limit 100GiB"));
+  roomy.erase("memory");
+  for (json* result : {&free, &roomy}) result->at("config").erase("memory_limit");
+  EXPECT_EQ(roomy.dump(1), free.dump(1));
+}
+
+TEST_F(MemoryLimit, RefusesInASentenceWhatFitsInNoWay) {
+  const std::string folder = fresh_folder("memory_none");
+  const Finished stopped =
+      rep_command("run " + config + " -q --output " + folder + "/out --memory-limit 20MiB");
   EXPECT_EQ(stopped.exit_code, 1);
   const std::string last = stopped.output.substr(stopped.output.find("rep: "));
   EXPECT_EQ(std::count(last.begin(), last.end(), '\n'), 1) << stopped.output;
-  EXPECT_NE(last.find("memory_limit"), std::string::npos) << last;
-  EXPECT_NE(last.find("batch_size"), std::string::npos) << last;
+  EXPECT_EQ(last.rfind("rep: memory_limit: 20MiB: the run takes ", 0), 0U) << last;
+  EXPECT_NE(last.find("micro-batches of 1"), std::string::npos) << last;
+  EXPECT_NE(last.find("bf16"), std::string::npos) << last;
+}
 
-  // The checkpoint is good: with room enough the run ends as one that never stopped.
-  json resumed = comparable(run(config, folder + "/out", "--resume"));
-  json whole = comparable(free);
-  for (json* result : {&resumed, &whole}) result->at("config").erase("memory_limit");
-  EXPECT_EQ(resumed.dump(1), whole.dump(1));
+TEST_F(MemoryLimit, MayBeAnotherWhenTheRunGoesOn) {
+  const std::string folder = fresh_folder("memory_resume");
+  const int code =
+      signal_at_line(config, folder + "/out", 1, SIGKILL, {"--memory-limit", limit(0.3)});
+  ASSERT_EQ(code, 128 + SIGKILL) << "the run ended before it was killed";
+  const json resumed = run(config, folder + "/out", "--resume --memory-limit " + limit(0.8));
+  const json& used = resumed.at("memory").at("used");
+  ASSERT_EQ(used.size(), 2U) << used;
+  EXPECT_LT(used[0].at("resident_bytes"), used[1].at("resident_bytes"));
+  // Where the limit stays, so do the settings, and the result comes out as without a stop.
+  const std::string same = "--memory-limit " + limit(0.3);
+  const json straight = run(config, folder + "/straight", same);
+  ASSERT_EQ(signal_at_line(config, folder + "/same", 1, SIGKILL, {"--memory-limit", limit(0.3)}),
+            128 + SIGKILL);
+  const json gone_on = run(config, folder + "/same", "--resume " + same);
+  EXPECT_EQ(gone_on.at("accuracy"), straight.at("accuracy"));
+  EXPECT_EQ(gone_on.at("memory").at("used").size(), 1U);
 }
 
 TEST(Bytes, AreReadWithTheirUnits) {

@@ -94,35 +94,83 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"ease", "ease", false, 0.05}),
     [](const auto& test) { return std::string(test.param.name); });
 
-TEST(PlanLimit, JudgesBothSidesAndItsAdviceHolds) {
+// A rung's tensors are what a run with its settings holds.
+class PlanLadder : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(PlanLadder, ForeseesWhatEachOfItsRungsHolds) {
+  const std::string folder = fresh_folder("plan_ladder_" + GetParam());
+  std::string text =
+      edited(small_experiment(GetParam()), "train_per_class: 16", "train_per_class: 64");
+  text = edited(text, "epochs: 3, batch_size: 8", "epochs: 1, batch_size: 32");
+  const std::string config = write_text(folder + "/c.yaml", text);
+  const json plan = planned(config);
+  ASSERT_TRUE(plan.is_object());
+  const json& ladder = plan.at("ladder");
+  EXPECT_EQ(ladder.front().at("step_time"), 1.0);
+  for (size_t i = 0; i < ladder.size(); ++i) {
+    const json& rung = ladder[i];
+    if (i > 0) {
+      EXPECT_LT(rung.at("resident_bytes"), ladder[i - 1].at("resident_bytes")) << rung;
+      EXPECT_GE(rung.at("step_time"), ladder[i - 1].at("step_time")) << rung;
+    }
+    EXPECT_TRUE(rung.at("fits").is_null()) << "no limit was given";
+    if (i != 0 && i != 1 && i != ladder.size() / 2 && i + 1 != ladder.size()) continue;
+    std::string set;
+    for (const auto& [key, name] : {std::pair{"train.micro_batch_size", "micro_batch_size"},
+                                    {"eval.batch_size", "eval_batch_size"},
+                                    {"backbone.recompute", "recompute"},
+                                    {"backbone.recompute_blocks", "recompute_blocks"},
+                                    {"train.workers", "workers"}}) {
+      set += " --set " + std::string(key) + "=" + rung.at(name).dump();
+    }
+    const json run = measured(config, folder + "/" + std::to_string(i), set);
+    ASSERT_TRUE(run.is_object());
+    EXPECT_NEAR(rung.at("peak_tensor_bytes").get<double>(), static_cast<double>(peak_of(run)),
+                0.15 * static_cast<double>(peak_of(run)))
+        << rung;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Methods, PlanLadder,
+                         ::testing::Values("l2p", "dualprompt", "finetune", "er"));
+
+TEST(PlanLimit, JudgesBothSides) {
   const std::string folder = fresh_folder("plan_limit");
-  const std::string config = write_text(folder + "/c.yaml", small_experiment("finetune"));
-  const auto peak = static_cast<double>(peak_of(measured(config, folder + "/out")));
-  const auto bytes = [&](double share) {
-    return std::to_string(static_cast<int64_t>(share * peak));
-  };
-  const json roomy = planned(config, "--memory-limit " + bytes(1.12));
+  const std::string config = write_text(folder + "/c.yaml", small_experiment("l2p"));
+  const json roomy = planned(config, "--memory-limit 100GiB");
   EXPECT_EQ(roomy.at("fits"), true);
-  EXPECT_TRUE(roomy.at("proposals").empty());
-
-  const std::string limit = bytes(0.88);
-  const json tight = planned(config, "--memory-limit " + limit);
+  EXPECT_EQ(roomy.at("ladder").front().at("fits"), true);
+  EXPECT_TRUE(roomy.at("notes").empty()) << roomy.at("notes");
+  const json tight = planned(config, "--memory-limit 20MiB");
+  EXPECT_EQ(tight.at("memory_limit"), 20 << 20);
   EXPECT_EQ(tight.at("fits"), false);
-  EXPECT_EQ(tight.at("memory_limit"), std::stoll(limit));
+  ASSERT_EQ(tight.at("notes").size(), 1U);
+  EXPECT_NE(tight.at("notes")[0].get<std::string>().find("at the least"), std::string::npos);
   // The limit of the configuration is the same limit.
-  EXPECT_EQ(planned(config, "--set memory_limit=" + limit).at("fits"), false);
+  EXPECT_EQ(planned(config, "--set memory_limit=20MiB").at("fits"), false);
+}
 
-  const json& proposals = tight.at("proposals");
-  const auto good = std::find_if(proposals.begin(), proposals.end(),
-                                 [](const json& p) { return p.at("fits") == true; });
-  ASSERT_NE(good, proposals.end()) << tight.dump(1);
-  std::string set;
-  for (const json& one : good->at("set")) set += " --set '" + one.get<std::string>() + "'";
-  const json followed =
-      measured(config, folder + "/followed", set + " --set memory_limit=" + limit);
-  ASSERT_TRUE(followed.is_object());
-  EXPECT_NEAR(good->at("peak_tensor_bytes").get<double>(), static_cast<double>(peak_of(followed)),
-              0.1 * static_cast<double>(peak_of(followed)));
+// Of a model that whole batches of would be rehearsed for long, one image is.
+TEST(PlanFewImages, CostsWhatWholeBatchesDo) {
+  const std::string folder = fresh_folder("plan_few");
+  std::string text = edited(small_experiment("l2p"), "vit_nano, weights: random",
+                            "vit_small_patch16_224, image_size: 64, weights: random");
+  text = edited(text, "train_per_class: 16", "train_per_class: 6");
+  text = edited(text, "test_per_class: 4", "test_per_class: 2");
+  text = edited(text, "epochs: 3, batch_size: 8", "epochs: 1, batch_size: 4");
+  const std::string config = write_text(folder + "/c.yaml", text);
+  const json whole = planned(config), few = planned(config, "--steps 900");
+  ASSERT_TRUE(whole.is_object() && few.is_object());
+  EXPECT_TRUE(whole.at("notes").empty());
+  ASSERT_EQ(few.at("notes").size(), 1U);
+  EXPECT_NE(few.at("notes")[0].get<std::string>().find("an image or two"), std::string::npos);
+  EXPECT_EQ(few.at("steps"), whole.at("steps"));
+  const auto near = [&](const json& is, const json& wanted, double tolerance) {
+    EXPECT_NEAR(is.get<double>(), wanted.get<double>(), tolerance * wanted.get<double>());
+  };
+  near(few.at("macs").at("train"), whole.at("macs").at("train"), 0.01);
+  near(few.at("macs").at("eval"), whole.at("macs").at("eval"), 0.02);
+  near(few.at("peak_tensor_bytes"), whole.at("peak_tensor_bytes"), 0.15);
 }
 
 TEST(PlanFiles, WritesNothingAndNeedsNeitherWeightsNorImages) {
@@ -149,7 +197,7 @@ TEST(PlanFiles, WritesNothingAndNeedsNeitherWeightsNorImages) {
   EXPECT_EQ(files, 1);
   const Finished bad = rep_command("plan " + folder + "/c.yaml --memory-limit 2Gi");
   EXPECT_EQ(bad.exit_code, 1);
-  EXPECT_NE(bad.output.find("--memory-limit: '2Gi'"), std::string::npos) << bad.output;
+  EXPECT_NE(bad.output.find("memory_limit: '2Gi'"), std::string::npos) << bad.output;
 }
 
 }  // namespace

@@ -112,6 +112,45 @@ TEST(LoadWeights, KeepsParametersTrainableAndInTheirOwnType) {
   }
 }
 
+// Bit for bit, whatever comes after it included.
+TEST(LoadWeights, BlockByBlockInBf16IsAllOfItAndThenBf16) {
+  const NamedTensors tensors = [] {
+    torch::manual_seed(8);
+    VisionTransformer vit(vit_options("vit_nano"));
+    NamedTensors drawn;
+    for (const auto& item : vit->named_parameters()) {
+      drawn.emplace_back(item.key(), item.value().detach() + 0.1 * torch::randn_like(item.value()));
+    }
+    return drawn;
+  }();
+  const torch::Tensor images = torch::rand({2, 3, 32, 32});
+  for (const std::string& weights : {std::string("random"), saved(tensors)}) {
+    BackboneConfig config;
+    config.name = "vit_nano";
+    config.weights = weights;
+    Json ignored;
+    torch::manual_seed(3);
+    VisionTransformer whole = make_vit(config, &ignored);
+    const torch::Tensor after_whole = torch::rand({3});
+    whole->multiply_in_bf16();
+    torch::manual_seed(3);
+    VisionTransformer parts = make_vit(config, &ignored, /*in_bf16=*/true);
+    EXPECT_TRUE(torch::rand({3}).equal(after_whole)) << weights;
+    parts->multiply_in_bf16();  // nothing is left to do
+    const auto expected = whole->named_parameters(), actual = parts->named_parameters();
+    ASSERT_EQ(actual.keys(), expected.keys()) << weights;
+    for (const auto& item : expected) {
+      const torch::Tensor& made = actual[item.key()];
+      EXPECT_EQ(made.scalar_type(), item.value().scalar_type()) << item.key();
+      EXPECT_TRUE(made.equal(item.value())) << item.key();
+      EXPECT_FALSE(made.requires_grad()) << item.key();
+    }
+    EXPECT_EQ(parts->blocks[0]->attn->qkv->weight.scalar_type(), torch::kBFloat16);
+    const torch::NoGradGuard no_grad;
+    EXPECT_TRUE(parts->features(images, {}).equal(whole->features(images, {}))) << weights;
+  }
+}
+
 TEST(LoadWeights, TakesAHeadOfTheSameShapeOnly) {
   VitOptions options = small_vit();
   options.num_classes = 5;

@@ -9,6 +9,7 @@
 #include "cli/human.h"
 #include "cli/override_flags.h"
 #include "core/bytes.h"
+#include "run/memory_fit.h"
 #include "run/setup.h"
 #include "tensor/device.h"
 #include "tensor/meter.h"
@@ -18,7 +19,7 @@ namespace rep {
 namespace {
 
 struct PlanArguments {
-  std::string config, memory_limit;
+  std::string config;
   OverrideFlags flags;
   int64_t steps = 3;
   bool json = false;
@@ -39,16 +40,22 @@ void print(const Json& plan) {
   line("carried between tasks", bytes(plan["state_bytes"]));
   line("peak tensor memory", bytes(plan["peak_tensor_bytes"]));
   for (const auto& [name, value] : plan["peaks"].items()) line(("  " + name).c_str(), bytes(value));
+  if (plan["resident_bytes"].is_number()) line("resident memory", bytes(plan["resident_bytes"]));
   line("time on this machine", human(plan["seconds_estimated"].get<double>()) + "s");
   if (plan["fits"].is_boolean()) {
     std::printf("%s %s\n", plan["fits"].get<bool>() ? "fits into" : "does not fit into",
                 bytes(plan["memory_limit"]).c_str());
   }
-  for (const Json& proposal : plan["proposals"]) {
-    std::string set;
-    for (const Json& one : proposal["set"]) set += " --set '" + one.get<std::string>() + "'";
-    std::printf("  %s: %s%s\n", bytes(proposal["peak_tensor_bytes"]).c_str(),
-                proposal["fits"].get<bool>() ? "fits with" : "too much with", set.c_str());
+  if (!plan["ladder"].empty()) {
+    std::printf("  %10s %10s %8s  with, estimated\n", "resident", "tensors", "time");
+  }
+  const Rung asked = plan["ladder"].empty() ? Rung() : Rung::from_json(plan["ladder"].front());
+  for (const Json& json : plan["ladder"]) {
+    const Rung rung = Rung::from_json(json);
+    std::printf("  %10s %10s %8.2f  %s%s\n", show_bytes(rung.resident_bytes).c_str(),
+                show_bytes(rung.peak_tensor_bytes).c_str(), rung.step_time,
+                rung.difference(asked.applied_to(Config())).c_str(),
+                json["fits"] == true ? ": fits" : "");
   }
   for (const Json& note : plan["notes"]) std::printf("note: %s\n", note.get<std::string>().c_str());
 }
@@ -57,7 +64,6 @@ void run_plan(const PlanArguments& arguments) {
   const Config config = read_experiment(arguments.config, arguments.flags.overrides());
   PlanOptions options;
   options.steps = arguments.steps;
-  options.memory_limit = parse_bytes(arguments.memory_limit, "--memory-limit");
   install_meter();
   set_threads(config.threads);
   const Json result = plan(config, options);
@@ -77,8 +83,6 @@ void add_plan_command(CLI::App& app) {
   command->footer("Example: rep plan configs/cifar100/rep-l2p.yaml --memory-limit 2GiB");
   command->add_option("config", arguments->config, "The experiment (YAML)")->required();
   arguments->flags.add_to(*command);
-  command->add_option("--memory-limit", arguments->memory_limit,
-                      "What tensors may take, e.g. 2GiB [the configuration's memory_limit]");
   command->add_option("--steps", arguments->steps, "Steps to rehearse in a task [3]")
       ->check(CLI::Range(2, 1000));
   command->add_flag("--json", arguments->json, "Print JSON");

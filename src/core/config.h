@@ -113,6 +113,7 @@ struct BackboneConfig {
   std::string stem = "auto";
   std::string trainable = "none";
   double recompute = 0.25;
+  int64_t recompute_blocks = 0;
   bool graphs = false;
 
   template <class Visitor>
@@ -150,6 +151,10 @@ struct BackboneConfig {
     visit("recompute", recompute, between(0, 1),
           doc("Fraction of each frozen MLP of a ViT that the backward pass recomputes (activation "
               "checkpointing): 1: least memory; 0: fastest. The result is the same."));
+    visit("recompute_blocks", recompute_blocks, at_least(0), not_identity,
+          doc("Of so many frozen blocks of a ViT in a row only the input is kept, and the backward "
+              "pass recomputes them; 0: none. The result is the same.",
+              "blocks"));
     visit("graphs", graphs,
           doc("Replay a frozen ViT's passes on a GPU as CUDA graphs where shapes repeat: quicker "
               "launches for more of its memory."));
@@ -328,6 +333,8 @@ struct TrainConfig {
   double macs = 0;
   double seconds = 0;
   int64_t batch_size = 16;
+  int64_t micro_batch_size = 0;  // images of a batch that go through at once, a divisor of it:
+                                 // their gradients add up to the batch's; 0: all
   bool drop_last = false;
   OptimizerConfig optimizer;
   std::string schedule = "constant";
@@ -349,6 +356,10 @@ struct TrainConfig {
           doc("Most time of a task's steps by the clock, not reproducible; 0: no limit.", "s"));
     visit("batch_size", batch_size, at_least(1),
           doc("Images of a step, of all processes together.", "images"));
+    visit("micro_batch_size", micro_batch_size, at_least(0), not_identity,
+          doc("Images of a batch that go through at once, a divisor of batch_size; their gradients add "
+              "up to the batch's, to rounding. 0: all.",
+              "images"));
     visit("drop_last", drop_last, doc("Leave out an epoch's last batch when it is not full."));
     visit("optimizer", optimizer, doc("The optimiser of a task; it starts anew with each."));
     visit("schedule", schedule, one_of({"constant", "cosine", "coda", "coda_no_lag"}),
@@ -426,8 +437,8 @@ struct Config {
           doc("CPU threads; 0: all cores, or as many as the run that is resumed.",
               "threads"));  // see RunFolder for a resume
     visit("memory_limit", memory_limit, not_identity,
-          doc("Bytes that CPU tensors may take, e.g. 2GiB; a run that needs more stops with a "
-              "sentence. Empty: no limit."));
+          doc("What the process may hold resident, e.g. 512MiB: the run fits itself into it, and ends "
+              "only when nothing fits. Empty: no limit."));
     visit("dataset", dataset,
           doc("The data set and its options; a name alone takes their defaults."));
     visit("stream", stream, doc("How the data set is cut into tasks."));

@@ -1,7 +1,10 @@
 #include "kernels/linear.h"
 
+#include <algorithm>
+
 #include "kernels/products.h"
 #include "kernels/token_rows.h"
+#include "tensor/device.h"
 
 namespace rep {
 
@@ -19,6 +22,16 @@ torch::Tensor as_in(const torch::Tensor& x, const torch::Tensor& y) {
   std::vector<int64_t> sizes = x.sizes().vec();
   sizes.back() = y.size(-1);
   return y.view(sizes);
+}
+
+thread_local bool g_untouched = false;
+
+// As many numbers as uniform_() fills so many floats with.
+void draw_into_nothing(int64_t count) {
+  const torch::Tensor chunk = torch::empty({int64_t{1} << 16});
+  for (; count > 0; count -= chunk.numel()) {
+    chunk.narrow(0, 0, std::min(count, chunk.numel())).uniform_();
+  }
 }
 
 struct Projection : torch::autograd::Function<Projection> {
@@ -103,8 +116,20 @@ bool trains(const torch::nn::Module& module) {
 }
 
 torch::nn::Linear make_linear(int64_t in, int64_t out) {
-  return torch::nn::Linear(torch::nn::LinearOptions(in, out));
+  if (!g_untouched) return torch::nn::Linear(torch::nn::LinearOptions(in, out));
+  const torch::Tensor before = rng_state(torch::kCPU);
+  torch::nn::Linear linear(torch::nn::LinearOptions(1, 1));
+  set_rng_state(torch::kCPU, before);
+  linear->weight.set_data(torch::empty({out, in}));
+  linear->bias.set_data(torch::empty({out}));
+  linear->options.in_features(in).out_features(out);
+  draw_into_nothing(in * out);
+  draw_into_nothing(out);
+  return linear;
 }
+
+UntouchedLinears::UntouchedLinears() : outer_(g_untouched) { g_untouched = true; }
+UntouchedLinears::~UntouchedLinears() { g_untouched = outer_; }
 
 torch::Tensor project(const torch::Tensor& x, const torch::Tensor& weight,
                       const torch::Tensor& bias) {

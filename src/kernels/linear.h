@@ -25,4 +25,18 @@ bool trains(const torch::nn::Module& module);
 /// weights.
 torch::nn::Linear make_linear(int64_t in, int64_t out);
 
+/// While it lives, this thread's make_linear leaves the memory of its layers untouched, so that
+/// none is resident before it is written to. The numbers that would have been there are drawn all
+/// the same: whatever is drawn later stays as it is.
+class UntouchedLinears {
+ public:
+  UntouchedLinears();
+  ~UntouchedLinears();
+  UntouchedLinears(const UntouchedLinears&) = delete;
+  UntouchedLinears& operator=(const UntouchedLinears&) = delete;
+
+ private:
+  bool outer_;
+};
+
 }  // namespace rep

@@ -354,9 +354,14 @@ class ConvPrompt final : public Method {
   int64_t first_kernel_ = 0, last_kernel_ = 0;  // this task's
 };
 
-const Registered<MethodKind> kConvPrompt{"convprompt",
-                                         "Roy et al. 2024, ConvPrompt (arXiv 2403.20317)",
-                                         method_kind<ConvPrompt, ConvPromptOptions>()};
+MethodKind convprompt() {
+  MethodKind kind = method_kind<ConvPrompt, ConvPromptOptions>();
+  kind.trains_norms = true;
+  return kind;
+}
+
+const Registered<MethodKind> kConvPrompt{
+    "convprompt", "Roy et al. 2024, ConvPrompt (arXiv 2403.20317)", convprompt()};
 
 }  // namespace
 

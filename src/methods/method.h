@@ -110,9 +110,9 @@ class Method {
   /// end_task() makes the task's answers.
   virtual bool predicts_within_task() const { return false; }
   virtual void end_task(const Task&) {}
-  /// Whether several processes may each take a part of every batch: the loss is a mean over images
-  /// (and of what depends on none), an image's logits depend on no other, and nothing else is
-  /// learned from a batch.
+  /// Whether a batch may come in parts, each with a process of its own or one after another
+  /// (train.micro_batch_size): the loss is a mean over images (and of what depends on none), an
+  /// image's logits depend on no other, and nothing else is learned from a batch.
   virtual bool can_share_batches() const { return false; }
   /// Everything the method carries from task to task and needs to go on in the middle of one.
   virtual void state(State& s) = 0;
@@ -135,6 +135,7 @@ struct MethodKind {
   SectionOptions (*options)(const Section& section);  // throws Error on unknown keys
   Json (*describe)();                                 // the options (describe_fields)
   void (*rearrange)(Stream& stream) = nullptr;  // what the method sees of it; null: all, as it is
+  bool trains_norms = false;                    // of a backbone that is frozen otherwise
 };
 
 /// The last line of a method's file: registers name, citation, options and factory.

@@ -89,8 +89,9 @@ struct BackboneFamily {
   int64_t (*depth)(const BackboneConfig& config);
   int64_t (*image_size)(const BackboneConfig& config);
   /// With its weights, frozen but for what `config.trainable` says, in fp32. `inputs` receives
-  /// {"path", "sha256", "bytes"}.
-  std::shared_ptr<Backbone> (*make)(const BackboneConfig& config, Json* inputs);
+  /// {"path", "sha256", "bytes"}. With `in_bf16`, of a frozen ViT, as multiply_in_bf16 leaves it,
+  /// and no second copy of all its weights is ever there.
+  std::shared_ptr<Backbone> (*make)(const BackboneConfig& config, Json* inputs, bool in_bf16);
   bool has_tokens;  // which prompts, merging and layer dropping need
 };
 

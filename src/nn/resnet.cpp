@@ -31,7 +31,8 @@ ResNetOptions resnet_options_of(const BackboneConfig& config) {
   return options;
 }
 
-std::shared_ptr<Backbone> make_resnet(const BackboneConfig& config, Json* inputs) {
+std::shared_ptr<Backbone> make_resnet(const BackboneConfig& config, Json* inputs,
+                                      bool /*in_bf16*/) {
   if (config.weights != "random") {
     throw Error("backbone.weights: " + config.name +
                 " is trained from scratch; set weights: random and trainable: all");

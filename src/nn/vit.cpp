@@ -5,8 +5,11 @@
 // tokens and skipped blocks need no second copy of the model.
 #include "nn/vit.h"
 
+#include <optional>
+#include <string>
 #include <utility>
 
+#include "nn/block_recompute.h"
 #include "nn/patch_sampling.h"
 #include "nn/token_merging.h"
 
@@ -207,7 +210,8 @@ torch::Tensor BlockImpl::attention_input(const torch::Tensor& x) const {
   return folded1.weight.defined() ? normed * folded1.weight + folded1.bias : normed;
 }
 
-VisionTransformerImpl::VisionTransformerImpl(const VitOptions& options_) : options(options_) {
+VisionTransformerImpl::VisionTransformerImpl(const VitOptions& options_, const Drawn& drawn)
+    : options(options_) {
   const int64_t D = options.embed_dim;
   TORCH_CHECK(D % options.num_heads == 0, "width ", D, " is no multiple of ", options.num_heads,
               " heads");
@@ -221,9 +225,13 @@ VisionTransformerImpl::VisionTransformerImpl(const VitOptions& options_) : optio
   patch_embed = register_module("patch_embed", PatchEmbed(options));
   if (options.norm_pre) norm_pre = register_module("norm_pre", make_norm(options));
   torch::nn::ModuleList list;
-  for (int64_t i = 0; i < options.depth; ++i) {
-    blocks.push_back(Block(options));
-    list->push_back(blocks.back());
+  {
+    std::optional<UntouchedLinears> later;
+    if (drawn) later.emplace();
+    for (int64_t i = 0; i < options.depth; ++i) {
+      blocks.push_back(Block(options));
+      list->push_back(blocks.back());
+    }
   }
   register_module("blocks", list);
   norm = register_module(options.fc_norm ? "fc_norm" : "norm", make_norm(options));
@@ -232,14 +240,22 @@ VisionTransformerImpl::VisionTransformerImpl(const VitOptions& options_) : optio
   }
   // timm's initialisation: N(0, 0.02), zero biases; norms and scales start as the identity.
   torch::NoGradGuard no_grad;
-  for (auto& item : named_parameters()) {
-    if (item.key().find("norm") != std::string::npos) continue;
-    if (item.key().find(".gamma") != std::string::npos) continue;
-    if (item.value().dim() >= 2 && item.key() != "cls_token" && item.key() != "pos_embed") {
-      item.value().normal_(0, 0.02);
-    } else if (item.value().dim() == 1) {
-      item.value().zero_();
+  const auto draw = [](const std::string& name, torch::Tensor& parameter) {
+    if (name.find("norm") != std::string::npos || name.find(".gamma") != std::string::npos) return;
+    if (parameter.dim() >= 2 && name != "cls_token" && name != "pos_embed") {
+      parameter.normal_(0, 0.02);
+    } else if (parameter.dim() == 1) {
+      parameter.zero_();
     }
+  };
+  const std::string of_blocks = "blocks.";
+  int64_t at = -1;  // the block whose parameters are being drawn
+  for (auto& item : named_parameters()) {
+    const bool in_block = item.key().rfind(of_blocks, 0) == 0;
+    const int64_t block = in_block ? std::stoll(item.key().substr(of_blocks.size())) : -1;
+    if (block != at && at >= 0 && drawn) drawn(*this, at);
+    at = block;
+    draw(item.key(), item.value());
   }
 }
 
@@ -286,16 +302,30 @@ TokenStream VisionTransformerImpl::run_blocks(const torch::Tensor& images,
   TORCH_CHECK(plan.outputs.first + plan.outputs.count <= stream.before_image(), "outputs ",
               plan.outputs.first, " + ", plan.outputs.count, " are not all of [CLS] and ",
               stream.before_image() - 1, " tokens behind it, whose places no merging moves");
-  int64_t last = options.depth - 1;
-  while (last >= 0 && plan.skips(last)) --last;
-  // Else the outputs are taken at the end.
-  const bool early = last >= 0 && operations_->shortens_last_block;
-  for (int64_t i = 0; i <= last; ++i) {
-    if (plan.skips(i)) continue;
-    blocks[static_cast<size_t>(i)]->forward(stream, plan, i,
-                                            early && i == last ? plan.outputs : TokenRange{},
-                                            i == last ? plan.patch_scores : nullptr);
+  std::vector<int64_t> running;
+  for (int64_t i = 0; i < options.depth; ++i) {
+    if (!plan.skips(i)) running.push_back(i);
   }
+  // Else the outputs are taken at the end.
+  const bool early = !running.empty() && operations_->shortens_last_block;
+  const int64_t last = running.empty() ? -1 : running.back();
+  const auto run = [this, early, last](TokenStream& tokens, const ForwardPlan& with,
+                                       const std::vector<int64_t>& indices) {
+    for (const int64_t i : indices) {
+      blocks[static_cast<size_t>(i)]->forward(tokens, with, i,
+                                              early && i == last ? with.outputs : TokenRange{},
+                                              i == last ? with.patch_scores : nullptr);
+    }
+  };
+  const bool again = recomputed_blocks_ > 0 && torch::GradMode::is_enabled() && !trains(*this) &&
+                     can_run_again(plan);
+  auto next = running.begin();
+  while (again && running.end() - next > recomputed_blocks_) {
+    const std::vector<int64_t> group(next, next + recomputed_blocks_);
+    run_keeping_input(stream, plan, group, run);
+    next += recomputed_blocks_;
+  }
+  run(stream, plan, {next, running.end()});
   if (plan.patch_scores) {  // of patches alone
     torch::Tensor& scores = plan.patch_scores->scores;
     const int64_t others = stream.before_image() - 1;
@@ -342,16 +372,19 @@ void VisionTransformerImpl::recompute_mlps(double share) {
 }
 
 void VisionTransformerImpl::multiply_in_bf16() {
-  for (auto& block : blocks) {
-    fold(*block, "norm1", block->norm1, block->folded1, block->attn->qkv);
-    fold(*block, "norm2", block->norm2, block->folded2, block->mlp->fc1);
-    torch::Tensor of_attention;  // beside whose projection nothing stands
-    fold(*block, "ls1", block->ls1, of_attention, block->attn->proj);
-    fold(*block, "ls2", block->ls2, block->folded_gamma, block->mlp->fc2);
-    for (auto& linear : {block->attn->qkv, block->attn->proj, block->mlp->fc1, block->mlp->fc2}) {
-      TORCH_CHECK(!linear->weight.requires_grad(), "weights that train stay in fp32");
-      linear->weight.set_data(linear->weight.to(torch::kBFloat16));
-    }
+  for (int64_t i = 0; i < options.depth; ++i) multiply_in_bf16(i);
+}
+
+void VisionTransformerImpl::multiply_in_bf16(int64_t index) {
+  Block& block = blocks[static_cast<size_t>(index)];
+  fold(*block, "norm1", block->norm1, block->folded1, block->attn->qkv);
+  fold(*block, "norm2", block->norm2, block->folded2, block->mlp->fc1);
+  torch::Tensor of_attention;  // beside whose projection nothing stands
+  fold(*block, "ls1", block->ls1, of_attention, block->attn->proj);
+  fold(*block, "ls2", block->ls2, block->folded_gamma, block->mlp->fc2);
+  for (auto& linear : {block->attn->qkv, block->attn->proj, block->mlp->fc1, block->mlp->fc2}) {
+    TORCH_CHECK(!linear->weight.requires_grad(), "weights that train stay in fp32");
+    linear->weight.set_data(linear->weight.to(torch::kBFloat16));
   }
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -141,7 +142,10 @@ TORCH_MODULE(Block);
 
 /// The ViT itself. Parameter names equal timm's, so that checkpoints load without a table.
 struct VisionTransformerImpl : Backbone {
-  explicit VisionTransformerImpl(const VitOptions& options);
+  /// Calls `drawn`, where given, for one block after the other when its weights are drawn, before
+  /// the next block's memory is touched.
+  using Drawn = std::function<void(VisionTransformerImpl& vit, int64_t block)>;
+  explicit VisionTransformerImpl(const VitOptions& options, const Drawn& drawn = {});
 
   /// images [B, 3, S, S] -> every token after the final norm, [B, N', D], in the order
   /// [CLS | prompts | image tokens left], or those of plan.outputs. A prompt gets [CLS]'s position
@@ -158,11 +162,16 @@ struct VisionTransformerImpl : Backbone {
   /// instead of kept: all of it is a third of what a step holds, and a tenth more of its time or
   /// two.
   void recompute_mlps(double share);
+  /// Of a frozen ViT's blocks so many in a row keep only what enters them for the gradient, and run
+  /// again in the backward pass, to the same bits (nn/block_recompute.h); 0: none. The last of a
+  /// pass keep what they make: their gradient is the first that is wanted.
+  void recompute_blocks(int64_t count) { recomputed_blocks_ = count; }
   /// Converts the blocks' linear layers, all frozen, to bf16, with the weights and biases of norms
   /// that do not train (by now: a method may train them) folded in: products run in it, everything
   /// else stays in fp32. Half the memory for weights; fast only where the processor multiplies
-  /// bf16.
+  /// bf16. Or those of one block, of which a second time is none.
   void multiply_in_bf16();
+  void multiply_in_bf16(int64_t block);
   /// From now on, and for weights as and where they are now, passes of the frozen ViT whose shapes
   /// repeat are recorded; nothing changes where the recorder is empty.
   void record_passes(Recorder recorder);
@@ -186,6 +195,7 @@ struct VisionTransformerImpl : Backbone {
   torch::Tensor pass(const torch::Tensor& images, const ForwardPlan& plan);
   torch::Tensor mean_of_patches(const torch::Tensor& images, const ForwardPlan& plan);
   const VitOperations* operations_ = &kFusedOperations;
+  int64_t recomputed_blocks_ = 0;
   std::unique_ptr<RecordedPasses> recorded_;
 };
 TORCH_MODULE(VisionTransformer);
@@ -195,7 +205,7 @@ TORCH_MODULE(VisionTransformer);
 VitOptions vit_options(const std::string& name, int64_t image_size = 0, int64_t patch_size = 0);
 
 /// The member of the family that the configuration names (BackboneFamily::make).
-VisionTransformer make_vit(const BackboneConfig& config, Json* inputs);
+VisionTransformer make_vit(const BackboneConfig& config, Json* inputs, bool in_bf16 = false);
 
 /// Throws Error naming the configuration's key where one of `blocks` is none of the ViT's.
 void check_blocks(const VitOptions& options, const std::string& key,

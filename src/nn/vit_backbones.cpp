@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "nn/vit.h"
 #include "nn/weights.h"
+#include "tensor/resident.h"
 
 namespace rep {
 
@@ -188,23 +189,33 @@ const Registered<BackboneFamily> kVits{
     {members_of<VitOptions>,
      [](const BackboneConfig& config) { return vit_options_of(config).depth; },
      [](const BackboneConfig& config) { return vit_options_of(config).image_size; },
-     [](const BackboneConfig& config, Json* inputs) -> std::shared_ptr<Backbone> {
-       return make_vit(config, inputs).ptr();
+     [](const BackboneConfig& config, Json* inputs, bool in_bf16) -> std::shared_ptr<Backbone> {
+       return make_vit(config, inputs, in_bf16).ptr();
      },
      /*has_tokens=*/true}};
 
 }  // namespace
 
-VisionTransformer make_vit(const BackboneConfig& config, Json* inputs) {
+VisionTransformer make_vit(const BackboneConfig& config, Json* inputs, bool in_bf16) {
   const VitOptions options = vit_options_of(config);
-  VisionTransformer vit(options);
-  LoadedWeights loaded = load_weights(vit, config.weights, config.weights_key);
+  WeightLoader loader(config.weights, config.weights_key, options);
+  // No more than one block is there in fp32.
+  const VisionTransformerImpl::Drawn halve = [&](VisionTransformerImpl& made, int64_t block) {
+    loader.fill(made, "blocks." + std::to_string(block) + ".");
+    for (auto& p : made.blocks[static_cast<size_t>(block)]->parameters())
+      p.set_requires_grad(false);
+    made.multiply_in_bf16(block);
+    release_freed_heap();
+  };
+  VisionTransformer vit(options, in_bf16 ? halve : VisionTransformerImpl::Drawn());
+  LoadedWeights loaded = loader.finish(*vit);
   *inputs = std::move(loaded.inputs);
   if (!loaded.normalise.empty() && loaded.normalise != config.normalise) {
     (*inputs)["hint"] = pixels_hint(loaded.normalise, config.normalise);
   }
   vit->train_last_blocks(trainable_blocks(config, options.depth));
   vit->recompute_mlps(config.recompute);
+  vit->recompute_blocks(config.recompute_blocks);
   return vit;
 }
 

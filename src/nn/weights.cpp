@@ -28,9 +28,7 @@ using Shapes = std::vector<std::pair<std::string, std::vector<int64_t>>>;
 
 // "; the file holds a ViT of width 192 with 12 blocks: set backbone.name to vit_tiny_patch16_224",
 // or nothing when its layout is the model's.
-std::string layout_hint(const NamedTensors& tensors, const VitOptions& options) {
-  Shapes shapes;
-  for (const auto& [name, tensor] : tensors) shapes.emplace_back(name, tensor.sizes().vec());
+std::string layout_hint(const Shapes& shapes, const VitOptions& options) {
   const VitLayout layout = vit_layout(shapes);
   if (layout.width == 0 || layout.fits(options)) return "";
   std::string with;
@@ -93,34 +91,6 @@ void copy_finite(torch::Tensor& parameter, const torch::Tensor& from, const std:
       std::to_string(parameter.numel()) +
       " numbers that are not finite (NaN or infinite): the training that wrote it broke, or "
       "the file is damaged; take another checkpoint");
-}
-
-void copy_into(VisionTransformer& vit, const TimmTensors& named, const std::string& path) {
-  std::map<std::string, torch::Tensor> by_name(named.tensors.begin(), named.tensors.end());
-  const torch::NoGradGuard no_grad;
-  for (auto& item : vit->named_parameters()) {
-    const std::string& name = item.key();
-    torch::Tensor& parameter = item.value();
-    const auto found = by_name.find(name);
-    const bool there = found != by_name.end();
-    const torch::Tensor fitting =
-        there ? fit(name, found->second, parameter, vit->options) : torch::Tensor();
-    if (fitting.defined() && fitting.is_floating_point()) {
-      copy_finite(parameter, fitting, named.sources.at(name), path);
-    } else if (!belongs_to_head(name)) {
-      const std::string problem =
-          there ? "is " + describe(found->second) + " but must be " + describe(parameter)
-                : "is missing (" + describe(parameter) + ")" + named.hint;
-      throw Error(path + ": tensor '" + name + "' " + problem +
-                  layout_hint(named.tensors, vit->options));
-    }
-    if (there) by_name.erase(found);
-  }
-  for (const auto& [name, tensor] : by_name) {
-    if (belongs_to_head(name)) continue;
-    throw Error(path + ": tensor '" + named.sources.at(name) + "' (" + describe(tensor) +
-                ") has no place in the backbone" + layout_hint(named.tensors, vit->options));
-  }
 }
 
 // {"path", "sha256", "bytes"}, and of an index's shards each one's sha256.
@@ -188,25 +158,69 @@ NamedTensors read_weights(const std::string& path, const std::string& key) {
   return to_timm_names(read_weight_file(path, key).tensors, path).tensors;
 }
 
-LoadedWeights load_weights(VisionTransformer& vit, const std::string& weights,
-                           const std::string& key) {
+WeightLoader::WeightLoader(const std::string& weights, const std::string& key,
+                           const VitOptions& options)
+    : options_(options), path_(weights) {
   if (weights.empty()) {
     throw Error("backbone.weights is empty: give it a weight file, or the word random");
   }
   if (weights == "random") {
-    return {
-        {{"path", "random"},
-         {"warning", "the backbone is not pre-trained: accuracies say nothing about the method"}},
-        ""};
+    loaded_.inputs = {
+        {"path", "random"},
+        {"warning", "the backbone is not pre-trained: accuracies say nothing about the method"}};
+    return;
   }
   const WeightFile file = read_weight_file(weights, key);
-  const TimmTensors named = to_timm_names(file.tensors, weights);
-  copy_into(vit, named, weights);
-  LoadedWeights loaded{describe_files(file.files),
-                       wanted_normalisation(vit->options, file, weights)};
-  if (!file.note.empty()) loaded.inputs["notes"].push_back(file.note);
-  for (const std::string& note : named.notes) loaded.inputs["notes"].push_back(note);
-  return loaded;
+  TimmTensors named = to_timm_names(file.tensors, weights);
+  loaded_ = {describe_files(file.files), wanted_normalisation(options, file, weights)};
+  if (!file.note.empty()) loaded_.inputs["notes"].push_back(file.note);
+  for (const std::string& note : named.notes) loaded_.inputs["notes"].push_back(note);
+  for (const auto& [name, tensor] : named.tensors) {
+    shapes_.emplace_back(name, tensor.sizes().vec());
+  }
+  sources_ = std::move(named.sources);
+  hint_ = std::move(named.hint);
+  from_file_ = true;
+  for (auto& [name, tensor] : named.tensors) left_.emplace(name, std::move(tensor));
+}
+
+void WeightLoader::fill(VisionTransformerImpl& vit, const std::string& prefix) {
+  if (!from_file_) return;
+  const torch::NoGradGuard no_grad;
+  for (auto& item : vit.named_parameters()) {
+    const std::string& name = item.key();
+    if (!starts_with(name, prefix) || !filled_.insert(name).second) continue;
+    torch::Tensor& parameter = item.value();
+    const auto found = left_.find(name);
+    const bool there = found != left_.end();
+    const torch::Tensor fitting =
+        there ? fit(name, found->second, parameter, options_) : torch::Tensor();
+    if (fitting.defined() && fitting.is_floating_point()) {
+      copy_finite(parameter, fitting, sources_.at(name), path_);
+    } else if (!belongs_to_head(name)) {
+      const std::string problem =
+          there ? "is " + describe(found->second) + " but must be " + describe(parameter)
+                : "is missing (" + describe(parameter) + ")" + hint_;
+      throw Error(path_ + ": tensor '" + name + "' " + problem + layout_hint(shapes_, options_));
+    }
+    if (there) left_.erase(found);
+  }
+}
+
+LoadedWeights WeightLoader::finish(VisionTransformerImpl& vit) {
+  fill(vit, "");
+  for (const auto& [name, tensor] : left_) {
+    if (belongs_to_head(name)) continue;
+    throw Error(path_ + ": tensor '" + sources_.at(name) + "' (" + describe(tensor) +
+                ") has no place in the backbone" + layout_hint(shapes_, options_));
+  }
+  left_.clear();
+  return std::move(loaded_);
+}
+
+LoadedWeights load_weights(VisionTransformer& vit, const std::string& weights,
+                           const std::string& key) {
+  return WeightLoader(weights, key, vit->options).finish(*vit);
 }
 
 torch::Tensor resample_positions(const torch::Tensor& pos_embed, int64_t grid, Positions rule,

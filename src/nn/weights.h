@@ -1,7 +1,10 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/json.h"
@@ -24,6 +27,27 @@ struct LoadedWeights {
   /// where there is something to say of names and parts; or {"path": "random", "warning": ...}.
   Json inputs;
   std::string normalise;  // of the pixels that the weights were trained with; "": not known
+};
+
+/// What load_weights does, part by part: what was copied is let go.
+class WeightLoader {
+ public:
+  WeightLoader(const std::string& weights, const std::string& key, const VitOptions& options);
+  /// Parameters whose names begin so, those that are not filled yet.
+  void fill(VisionTransformerImpl& vit, const std::string& prefix);
+  /// All others. Throws Error for tensors that have no place.
+  LoadedWeights finish(VisionTransformerImpl& vit);
+
+ private:
+  const VitOptions options_;
+  const std::string path_;
+  LoadedWeights loaded_;
+  bool from_file_ = false;
+  std::map<std::string, torch::Tensor> left_;  // by timm's names
+  std::map<std::string, std::string> sources_;
+  std::vector<std::pair<std::string, std::vector<int64_t>>> shapes_;
+  std::string hint_;
+  std::set<std::string> filled_;
 };
 
 /// Fills `vit` from a file, or leaves its random initialisation when `weights` is "random".

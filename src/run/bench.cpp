@@ -10,6 +10,7 @@
 #include "kernels/products.h"
 #include "nn/reference_vit.h"
 #include "run/loops.h"
+#include "run/memory_limit.h"
 #include "run/result.h"
 #include "run/session.h"
 #include "run/setup.h"
@@ -155,7 +156,11 @@ Json bench(const Config& asked, int64_t steps, int64_t warmup, bool reference) {
   config.train.iterations = warmup + steps;
   config.train.epochs = std::max<int64_t>(config.train.epochs, 1 << 20);
   config.train.drop_last = true;  // every measured step is of a whole batch
+  MemoryLimit limit(config);
+  config = limit.fit(config, /*divides=*/true, [](const std::string&) {});
   Session session = open_session(config);
+  limit.watch(session, nullptr, {});
+  reset_peak_rss_bytes();
   Learner& learner = session.learner;
   const torch::Device device = learner.device;
   if (reference) {  // which gave the backbone a query model of its kind: both are ViTs
@@ -170,11 +175,15 @@ Json bench(const Config& asked, int64_t steps, int64_t warmup, bool reference) {
   };
   // The unit is of fp32, whatever the steps are in.
   const bool is_fp32 = config.precision == "fp32";
+  const bool between = is_fp32 && !limit.is_set();  // or its memory would be taken for the steps'
   Timing timing = time_steps(
       session, warmup,
-      is_fp32 ? std::function<double()>([&] { return unit(*learner.backbone); }) : nullptr);
+      between ? std::function<double()>([&] { return unit(*learner.backbone); }) : nullptr);
   const double an_image = time_test(session);
   const int64_t peak_rss = peak_rss_bytes();
+  if (is_fp32 && !between) {
+    for (int64_t i = 0; i < warmup + steps; ++i) timing.units.push_back(unit(*learner.backbone));
+  }
   if (!is_fp32) {  // after the steps: a second model's memory is not theirs
     VisionTransformer plain(
         vit_options(config.backbone.name, config.backbone.image_size, config.backbone.patch_size));
@@ -187,6 +196,7 @@ Json bench(const Config& asked, int64_t steps, int64_t warmup, bool reference) {
   const double fp32 = matmul_rate(device, torch::kFloat, device.is_cpu() ? 2048 : 8192);
   const double bf16 = matmul_rate(device, torch::kBFloat16, device.is_cpu() ? 1024 : 8192);
   return {{"config", config.name},
+          {"memory", limit.to_json()},
           {"reference", reference},
           {"device", describe_device(device)},
           {"steps", timing.steps.size()},

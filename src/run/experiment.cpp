@@ -155,10 +155,12 @@ TestOfAllSeen test_all_seen(Session& session, const Task& task, const Observers&
 
 Result run_experiment(const Config& config, const RunOptions& options, Progress& progress) {
   MemoryLimit limit(config);
-  reset_peak_rss_bytes();  // of this experiment, not of a pre-training before it
+  const Config fitted = limit.fit(config, /*divides=*/options.world->size() == 1,
+                                  [&](const std::string& line) { progress.info(line); });
+  reset_peak_rss_bytes();  // of this experiment, not of what was before it
   // What there is to learn, in what order, and who learns it.
   Session session =
-      open_session(config, options.world->writes() ? options.output : "", options.world);
+      open_session(fitted, options.world->writes() ? options.output : "", options.world);
   Learner& learner = session.learner;
   for (const std::string& note : session.notes) progress.info("note: " + note);
   report_inputs(learner.inputs, progress);
@@ -182,6 +184,9 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
   if (!found && options.continues) {
     go_on_from(*options.continues, session, folder, position, result);
   }
+  limit.watch(session, result.memory(), position);
+  limit.changed = [&] { result.set_memory(limit.to_json()); };
+  limit.changed();
   options.world->expect_equal({torch::tensor({position.task, position.iteration})},
                               "the positions to go on from");
   const auto tasks = static_cast<int64_t>(session.stream.tasks.size());
@@ -215,7 +220,7 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
         result.finish_training(position.iteration, position.macs, learner.state_bytes());
         position.trained = true;
         checkpoints.save();
-        limit.enforce();
+        limit.enforce("training");
       }
 
       const auto [rows, confusion] = test_all_seen(session, task, observers);

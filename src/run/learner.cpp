@@ -32,7 +32,10 @@ Learner::Learner(const Config& config, const Stream& stream, const Dataset& trai
                  const torch::Device& device_, const std::string& folder)
     : device(device_) {
   inputs = Json::object();
-  backbone = family_of(config.backbone.name).make(config.backbone, &inputs["weights"]);
+  const MethodKind& kind = Registry<MethodKind>::get().at(config.method.name).value;
+  // Elsewhere, and where norms train, once all is in its place: the sums are rounded as they were.
+  const bool at_once = config.precision == "bf16" && device.is_cpu() && !kind.trains_norms;
+  backbone = family_of(config.backbone.name).make(config.backbone, &inputs["weights"], at_once);
   backbone->to(device);
   backbone->eval();  // a network that trains switches for itself
   const QueryBackboneConfig& query = config.efficiency.query_backbone;
@@ -57,10 +60,8 @@ Learner::Learner(const Config& config, const Stream& stream, const Dataset& trai
   const RoomConfig& room = config.stream.room_for;
   made_for = {std::max(stream.num_classes(), room.classes),
               std::max(static_cast<int64_t>(stream.tasks.size()), room.tasks)};
-  method = Registry<MethodKind>::get()
-               .at(config.method.name)
-               .value.make({config.method, backbone, *efficiency, *images, made_for.classes,
-                            made_for.tasks, config.seed, device, folder});
+  method = kind.make({config.method, backbone, *efficiency, *images, made_for.classes,
+                      made_for.tasks, config.seed, device, folder});
   if (config.eval.classes == "all" && !method->has_unseen_logits()) {
     throw Error("eval.classes: " + config.method.name +
                 " has logits of the classes seen so far only; set it to seen");
@@ -75,20 +76,29 @@ Learner::Learner(const Config& config, const Stream& stream, const Dataset& trai
   if (!query_backbone.is_empty()) prepare(*query_backbone);
 }
 
+std::string Learner::why_batches_stay_whole(const Config& config) const {
+  if (!method->can_share_batches()) {
+    return "method: " + config.method.name + ", with these options, learns from whole batches";
+  }
+  if (!backbone->buffers().empty() && config.backbone.trainable != "none") {
+    return "backbone: the batch norms of " + config.backbone.name + " need whole batches";
+  }
+  return "";
+}
+
 void Learner::join(std::shared_ptr<World> processes, const Config& config) {
   world = std::move(processes);
+  const std::string whole = why_batches_stay_whole(config);
+  if (config.train.micro_batch_size > 0 && !whole.empty()) {
+    throw Error(whole + ", which cannot be cut; leave train.micro_batch_size out");
+  }
   if (world->size() == 1) return;
   synchronise_interrupts();  // a pre-training before this was one process's own
   const std::string several = std::to_string(world->size()) + " processes";
-  if (!method->can_share_batches()) {
-    throw Error("method: " + config.method.name +
-                ", with these options, learns from whole batches, which " + several +
-                " cannot share; run one process");
-  }
-  if (!backbone->buffers().empty() && config.backbone.trainable != "none") {
-    throw Error("backbone: the batch norms of " + config.backbone.name +
-                " need whole batches, which " + several +
-                " cannot share; run one process, or freeze the backbone");
+  if (!whole.empty()) throw Error(whole + ", which " + several + " cannot share; run one process");
+  if (config.train.micro_batch_size > 0) {
+    throw Error("train.micro_batch_size: " + several +
+                " share each batch already; leave it out, or run one process");
   }
   if (config.train.macs > 0 || config.train.seconds > 0) {
     throw Error("train: budgets of macs and seconds would end in different steps in " + several +

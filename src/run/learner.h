@@ -35,8 +35,10 @@ struct Learner {
   RoomConfig made_for;  // classes and tasks: the stream's, or stream.room_for
   Json inputs;          // "weights", and "query_weights" when there is a query model
 
-  /// Learns beside the other processes of `world`. Throws Error where that would not come to the
-  /// same as one process.
+  /// Why a step over parts of a batch would not come to a step over the batch; "": it would.
+  std::string why_batches_stay_whole(const Config& config) const;
+  /// Learns beside the other processes of `world`. Throws Error where that, or a micro-batch, would
+  /// not come to the same as whole batches in one process.
   void join(std::shared_ptr<World> processes, const Config& config);
   /// From a stored image to the network's input.
   Transform transform(const Config& config, bool train) const;

@@ -52,29 +52,54 @@ torch::Tensor average(World& world, const std::vector<torch::Tensor>& parameters
   return torch::tensor(sums[0], torch::kDouble);
 }
 
-// Forward, backward and step; the loss.
-torch::Tensor learn_from(const Share& share, Learner& learner, double clip_norm,
-                         Optimizer& optimizer) {
+// Clipping and the step, once the gradients are those of the whole batch.
+void step_on(Learner& learner, double clip_norm, Optimizer& optimizer) {
+  const PhaseScope phase(Phase::kStep);
+  if (clip_norm > 0) clip_grad_norm(optimizer.parameters(), clip_norm);
+  optimizer.step();
+  learner.method->after_step();
+}
+
+// Forward and backward of a batch, this process's part of it; the loss.
+torch::Tensor gradients_of(const Share& share, Learner& learner, Optimizer& optimizer) {
   Method& method = *learner.method;
   torch::Tensor loss;
   {
     const PhaseScope phase(Phase::kForward);
-    optimizer.zero_grad();
     loss = method.loss(share.batch);
   }
-  {
-    const PhaseScope phase(Phase::kBackward);
-    loss.backward();
-    if (learner.world->size() > 1) {
-      loss = average(*learner.world, optimizer.parameters(), share.weight, loss);
-    }
-    method.after_backward();
+  const PhaseScope phase(Phase::kBackward);
+  loss.backward();
+  if (learner.world->size() > 1) {
+    loss = average(*learner.world, optimizer.parameters(), share.weight, loss);
   }
-  const PhaseScope phase(Phase::kStep);
-  if (clip_norm > 0) clip_grad_norm(optimizer.parameters(), clip_norm);
-  optimizer.step();
-  method.after_step();
+  method.after_backward();
   return loss;
+}
+
+// The same of a batch of so many images that comes in parts, of which `part` is the first: a mean
+// over all images is that of the parts' means, each with the weight of its images.
+torch::Tensor gradients_of_parts(Batch& part, int64_t images, Method& method,
+                                 const std::function<void(Batch&)>& next) {
+  torch::Tensor sum;
+  for (int64_t done = 0;;) {
+    torch::Tensor loss;
+    {
+      const PhaseScope phase(Phase::kForward);
+      loss = method.loss(part) * (static_cast<double>(part.size()) / static_cast<double>(images));
+    }
+    {
+      const PhaseScope phase(Phase::kBackward);
+      loss.backward();
+    }
+    sum = sum.defined() ? sum + loss.detach() : loss.detach();
+    done += part.size();
+    if (done >= images) break;
+    next(part);
+  }
+  const PhaseScope phase(Phase::kBackward);
+  method.after_backward();
+  return sum;
 }
 
 double finite_loss(const torch::Tensor& loss, const Step& step, size_t tasks) {
@@ -126,11 +151,12 @@ class TaskTraining {
   void train_epoch(int64_t epoch) {
     const auto key = [](int64_t number) { return static_cast<uint64_t>(number); };
     Loader::Options options;
-    options.batch_size = train_.batch_size;
+    at_once_ = at_once();
+    options.batch_size = at_once_;
     options.workers = train_.workers;
     options.device = session_.learner.device;
     options.drop_last = train_.drop_last;
-    options.first_batch = position_.iteration % per_epoch_;
+    options.first_batch = position_.iteration % per_epoch_ * (train_.batch_size / at_once_);
     options.seed = key(session_.config.seed);
     options.task = key(task_.index);
     options.epoch = key(epoch);
@@ -139,14 +165,29 @@ class TaskTraining {
       options.part = [&](int64_t images) { return rows_of_batch(images, world); };
     }
     // A method's own set (a buffer, or the task beside one) is not the stream and has no order.
-    Loader loader(*set_.data,
-                  set_.data == session_.train.get()
-                      ? epoch_order(session_.config, task_.index, epoch, set_.samples)
-                      : shuffled(set_.samples, options.seed, options.task, options.epoch),
+    std::vector<Sample> order =
+        set_.data == session_.train.get()
+            ? epoch_order(session_.config, task_.index, epoch, set_.samples)
+            : shuffled(set_.samples, options.seed, options.task, options.epoch);
+    // Of whole batches: the loader would drop what is left of a micro-batch.
+    order.resize(std::min(order.size(), static_cast<size_t>(per_epoch_ * train_.batch_size)));
+    if (at_once_ < train_.batch_size) options.drop_last = false;
+    Loader loader(*set_.data, std::move(order),
                   session_.learner.transform(session_.config, /*train=*/true), options);
     optimizer_.set_lr(scheduled_lr(train_, epoch));
-    while (!is_over() && take_step(loader, epoch)) {
+    // An observer may have found that fewer fit into memory.
+    while (!is_over() && take_step(loader, epoch) && at_once() == at_once_) {
     }
+  }
+
+  int64_t at_once() const {
+    return train_.micro_batch_size > 0 ? train_.micro_batch_size : train_.batch_size;
+  }
+
+  // Of the step at hand, of all processes.
+  int64_t images_of_step() const {
+    const int64_t before = position_.iteration % per_epoch_ * train_.batch_size;
+    return std::min(train_.batch_size, static_cast<int64_t>(set_.samples.size()) - before);
   }
 
   // False when the epoch has no more batches.
@@ -154,18 +195,23 @@ class TaskTraining {
     const auto start = std::chrono::steady_clock::now();
     const int64_t macs_before = macs_so_far();
     Learner& learner = session_.learner;
+    const int64_t images = images_of_step();
     Batch batch;
-    Share share;
-    {
+    const auto next = [&loader](Batch& part) {
       const PhaseScope phase(Phase::kDataWait);
-      if (!loader.next(batch)) return false;
-      share = share_of(batch, *learner.world);
-    }
+      return loader.next(part);
+    };
+    if (!next(batch)) return false;
     const StepTime time{session_.config.seed, task_.index, position_.iteration,
                         position_.total_iterations, epoch};
     learner.efficiency->set_time(time);
     phases_->at(position_.iteration);
-    const torch::Tensor loss = learn_from(share, learner, train_.clip_norm, optimizer_);
+    optimizer_.zero_grad();
+    const torch::Tensor loss =
+        at_once_ < train_.batch_size
+            ? gradients_of_parts(batch, images, method_, next)
+            : gradients_of(share_of(batch, *learner.world), learner, optimizer_);
+    step_on(learner, train_.clip_norm, optimizer_);
     ++position_.iteration;
     ++position_.total_iterations;
     position_.macs += macs_so_far() - macs_before;
@@ -174,7 +220,7 @@ class TaskTraining {
     };
     position_.seconds += seconds();
 
-    Step step{task_.index, epoch, position_.iteration, batch.size(), scheduled_lr(train_, epoch)};
+    Step step{task_.index, epoch, position_.iteration, images, scheduled_lr(train_, epoch)};
     // On a GPU reading the loss waits for the step, so there only now and then.
     step.is_logged = position_.iteration % kLogInterval == 0 || is_over();
     if (step.is_logged || learner.device.is_cpu()) {
@@ -195,6 +241,7 @@ class TaskTraining {
   Optimizer optimizer_;
   TrainingSet set_;
   int64_t steps_ = 0, per_epoch_ = 0;
+  int64_t at_once_ = 0;  // images of a step that the loader hands out at once
   std::optional<Phases> phases_;
 };
 

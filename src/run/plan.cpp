@@ -1,18 +1,17 @@
 #include "run/plan.h"
 
 #include <algorithm>
-#include <cmath>
 #include <filesystem>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "core/bytes.h"
 #include "core/error.h"
 #include "data/dataset.h"
 #include "nn/backbone.h"
-#include "nn/patch_sampling.h"
+#include "nn/vit.h"
+#include "run/footprint.h"
+#include "run/memory_fit.h"
 #include "run/pretrain.h"
 #include "run/rehearsal.h"
 #include "run/setup.h"
@@ -22,8 +21,6 @@
 namespace rep {
 
 namespace {
-
-constexpr int64_t kMemorySteps = 2;  // an optimiser has its state from the second on
 
 // ---- what stands in for files that are not there ----
 
@@ -64,122 +61,42 @@ void stand_in_for_images(Config& config, std::vector<std::string>& notes) {
   }
 }
 
-// ---- what to change ----
+// ---- costs and memory ----
 
-struct Change {
-  std::vector<std::string> set;  // as --set takes it
-  Config config;
-  Forecast forecast;
-};
+// Multiply-accumulates of an image's pass through the blocks; 0 where there are none.
+double macs_of_a_pass(const BackboneConfig& config) {
+  if (!family_of(config.name).has_tokens) return 0;
+  const VitOptions vit = vit_options(config.name, config.image_size, config.patch_size);
+  const auto D = static_cast<double>(vit.embed_dim);
+  const auto N = static_cast<double>(1 + vit.extra_tokens() + vit.num_patches());
+  return static_cast<double>(vit.depth) * N * (12 * D * D + 2 * N * D);
+}
 
-class Advice {
- public:
-  Advice(const Config& config, const Forecast& forecast, int64_t limit)
-      : limit_(limit), base_{{}, config, forecast} {}
+// Whether whole batches would be rehearsed for more than a minute or so on two cores.
+bool takes_long(const Config& config, int64_t steps) {
+  constexpr double kMost = 2e12;
+  const auto passes =
+      static_cast<double>(3 * 3 * steps * config.train.batch_size + 4 * config.eval.batch_size);
+  return passes * macs_of_a_pass(config.backbone) > kMost;
+}
 
-  Json proposals() {
-    if (base_.forecast.peak.test > limit_) {
-      if (!shrink(base_, "eval.batch_size", &Config::eval, &Forecast::Peaks::test)) return json_;
-      if (fits(base_)) {
-        add(base_);
-        return json_;
-      }
-    }
-    Change smaller = base_;
-    if (shrink(smaller, "train.batch_size", &Config::train, &Forecast::Peaks::train)) add(smaller);
-    Change all = base_;
-    const auto try_it = [&](const std::string& set, auto&& change) {
-      Change one = base_;
-      one.set.push_back(set);
-      change(one.config);
-      one.forecast = rehearse(one.config, kMemorySteps, /*memory_only=*/true);
-      if (one.forecast.peak.highest() >= base_.forecast.peak.highest()) return;
-      add(one);
-      all.set.push_back(set);
-      change(all.config);
-    };
-    if (!family_of(base_.config.backbone.name).has_tokens) return json_;
-    if (base_.config.backbone.recompute < 1) {
-      try_it("backbone.recompute=1", [](Config& c) { c.backbone.recompute = 1; });
-    }
-    if (base_.config.efficiency.token_merging.kind == "none") {
-      try_it("efficiency.token_merging={kind: atom, n: 8}",
-             [](Config& c) { c.efficiency.token_merging.kind = "atom"; });
-    } else if (samples_patches(base_.config.efficiency.token_merging)) {
-      const double ratio = (1 + base_.config.efficiency.token_merging.ratio) / 2;
-      try_it("efficiency.token_merging.ratio=" + Json(ratio).dump(),
-             [ratio](Config& c) { c.efficiency.token_merging.ratio = ratio; });
-    } else {
-      const int64_t n = 2 * base_.config.efficiency.token_merging.n;
-      try_it("efficiency.token_merging.n=" + std::to_string(n),
-             [n](Config& c) { c.efficiency.token_merging.n = n; });
-    }
-    if (base_.config.precision == "fp32" && base_.config.backbone.trainable == "none") {
-      try_it("precision=bf16", [](Config& c) { c.precision = "bf16"; });
-    }
-    if (!any_fits_ && all.set.size() > base_.set.size() + 1) {
-      all.forecast = rehearse(all.config, kMemorySteps, /*memory_only=*/true);
-      if (!fits(all)) shrink(all, "train.batch_size", &Config::train, &Forecast::Peaks::train);
-      add(all);
-    }
-    return json_;
+// Of whole batches and tests, where few images were rehearsed.
+Forecast::Peaks peaks_of(const Footprint& footprint, const Config& config) {
+  const int64_t images =
+      config.train.micro_batch_size > 0 ? config.train.micro_batch_size : config.train.batch_size;
+  const int64_t tested = config.eval.batch_size;
+  return {std::max(footprint.step.at(images), footprint.begin.at(tested)),
+          footprint.task_end.at(tested), footprint.test.at(tested), footprint.checkpoint};
+}
+
+Json ladder_json(const std::vector<Rung>& ladder, int64_t limit) {
+  Json json = Json::array();
+  for (const Rung& rung : ladder) {
+    json.push_back(rung.to_json());
+    json.back()["fits"] = limit > 0 ? Json(rung.resident_bytes <= limit) : Json(nullptr);
   }
-
- private:
-  bool fits(const Change& change) const { return change.forecast.peak.highest() <= limit_; }
-
-  void add(const Change& change) {
-    any_fits_ |= fits(change);
-    json_.push_back({{"set", change.set},
-                     {"peak_tensor_bytes", change.forecast.peak.highest()},
-                     {"fits", fits(change)}});
-  }
-
-  // Makes a batch as large as fits: a batch's memory is nearly a line, and two rehearsals give one
-  // to start from. False when a batch of one image does not change enough.
-  template <class Part>
-  bool shrink(Change& change, const std::string& key, Part Config::*part,
-              int64_t Forecast::Peaks::*peak) {
-    const int64_t whole = (change.config.*part).batch_size;
-    if (whole == 1) return false;
-    Change tried = change;
-    int64_t batch = 0, taken = 0;
-    // With at most `size` images; false when a run would refuse all such batches (as too short).
-    const auto rehearse_with = [&](int64_t size) {
-      for (batch = size; batch > 0; --batch) {
-        (tried.config.*part).batch_size = batch;
-        try {
-          tried.forecast = rehearse(tried.config, kMemorySteps, /*memory_only=*/true);
-          taken = tried.forecast.peak.*peak;
-          return true;
-        } catch (const Error&) {
-        }
-      }
-      return false;
-    };
-    if (!rehearse_with(whole / 2)) return false;
-    const double slope = static_cast<double>(change.forecast.peak.*peak - taken) /
-                         static_cast<double>(whole - batch);
-    if (slope <= 0) return false;
-    // A hundredth of room, since it is nearly a line only.
-    const double line = static_cast<double>(batch) +
-                        (0.99 * static_cast<double>(limit_) - static_cast<double>(taken)) / slope;
-    const int64_t guess = std::clamp<int64_t>(static_cast<int64_t>(std::floor(line)), 1, whole - 1);
-    if (guess != batch && !rehearse_with(guess)) return false;
-    if (taken > limit_ && batch > 1 && !rehearse_with(std::max<int64_t>(1, batch * 3 / 4))) {
-      return false;
-    }
-    if (taken > limit_) return false;
-    tried.set.push_back(key + "=" + std::to_string(batch));
-    change = std::move(tried);
-    return true;
-  }
-
-  int64_t limit_;
-  Change base_;
-  Json json_ = Json::array();
-  bool any_fits_ = false;
-};
+  return json;
+}
 
 }  // namespace
 
@@ -191,46 +108,50 @@ Json plan(const Config& asked, const PlanOptions& options) {
   stand_in_for_weights(config.efficiency.query_backbone.weights,
                        "efficiency.query_backbone.weights", notes);
   stand_in_for_images(config, notes);
-  const int64_t limit = options.memory_limit > 0 ? options.memory_limit
-                                                 : parse_bytes(config.memory_limit, "memory_limit");
+  const MemoryCap cap = MemoryCap::of(config);
   const bool counted = choose_device(config.device).is_cpu();
-  if (!counted) {
+  std::vector<Rung> ladder;
+  Footprint footprint;
+  if (counted) {
+    footprint = measure_footprint(config);
+    ladder = memory_ladder(config, footprint);
+  } else {
     notes.emplace_back(
-        "only the CPU's tensors are counted, not the GPU's: whether it fits is not known");
+        "only what the process holds of the CPU's memory is counted, not the GPU's: whether it "
+        "fits is not known");
   }
-  const Forecast forecast = rehearse(config, options.steps);
+  const bool few = takes_long(config, options.steps) && counted;
+  const Forecast forecast = rehearse(config, {few ? 2 : options.steps, few});
   notes.insert(notes.end(), forecast.notes.begin(), forecast.notes.end());
-  const Forecast::Peaks& peak = forecast.peak;
-  const bool judged = limit > 0 && counted;
-  const bool fits = peak.highest() <= limit;
-  Json json{{"config", config.name},
-            {"steps", forecast.steps},
-            {"macs_per_step",
-             forecast.steps == 0 ? 0 : forecast.step_macs / static_cast<double>(forecast.steps)},
-            {"macs_total", forecast.train_macs + forecast.test_macs},
-            {"macs", {{"train", forecast.train_macs}, {"eval", forecast.test_macs}}},
-            {"peak_tensor_bytes", peak.highest()},
-            {"peaks",
-             {{"train", peak.train},
-              {"task_end", peak.task_end},
-              {"eval", peak.test},
-              {"checkpoint", peak.checkpoint}}},
-            {"state_bytes", forecast.state_bytes},
-            {"parameters", forecast.parameters},
-            {"seconds_estimated", forecast.seconds},
-            {"memory_limit", limit > 0 ? Json(limit) : Json(nullptr)},
-            {"fits", judged ? Json(fits) : Json(nullptr)},
-            {"proposals", Json::array()}};
-  if (judged && !fits) {
-    json["proposals"] = Advice(config, forecast, limit).proposals();
-    const bool helps = std::any_of(json["proposals"].begin(), json["proposals"].end(),
-                                   [](const Json& proposal) { return proposal["fits"] == true; });
-    if (!helps)
-      notes.emplace_back(
-          "no change of batches, merging or precision makes it fit; take a smaller backbone");
+  if (few) {
+    notes.emplace_back(
+        "an image or two at once were rehearsed: batches cost so many times as much, their time "
+        "is a rough one");
   }
-  json["notes"] = notes;
-  return json;
+  const Forecast::Peaks peak = few ? peaks_of(footprint, config) : forecast.peak;
+  const bool judged = cap.bytes > 0 && counted;
+  const bool fits = judged && quickest_that_fits(ladder, cap.bytes) != nullptr;
+  if (judged && !fits) notes.push_back(nothing_fits(cap, ladder, config));
+  return {{"config", config.name},
+          {"steps", forecast.steps},
+          {"macs_per_step",
+           forecast.steps == 0 ? 0 : forecast.step_macs / static_cast<double>(forecast.steps)},
+          {"macs_total", forecast.train_macs + forecast.test_macs},
+          {"macs", {{"train", forecast.train_macs}, {"eval", forecast.test_macs}}},
+          {"peak_tensor_bytes", peak.highest()},
+          {"peaks",
+           {{"train", peak.train},
+            {"task_end", peak.task_end},
+            {"eval", peak.test},
+            {"checkpoint", peak.checkpoint}}},
+          {"resident_bytes", counted ? Json(ladder.front().resident_bytes) : Json(nullptr)},
+          {"state_bytes", forecast.state_bytes},
+          {"parameters", forecast.parameters},
+          {"seconds_estimated", forecast.seconds},
+          {"memory_limit", cap.bytes > 0 ? Json(cap.bytes) : Json(nullptr)},
+          {"fits", judged ? Json(fits) : Json(nullptr)},
+          {"ladder", ladder_json(ladder, cap.bytes)},
+          {"notes", notes}};
 }
 
 }  // namespace rep

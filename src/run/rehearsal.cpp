@@ -41,10 +41,14 @@ int64_t first_trained(const Stream& stream) {
 
 class Rehearsal {
  public:
-  Rehearsal(const Config& config, int64_t steps, bool memory_only)
-      : wanted_steps_(steps),
-        memory_only_(memory_only),
-        session_(open_session(config)),
+  Rehearsal(const Config& config, const RehearsalOptions& options)
+      : wanted_steps_(options.steps),
+        few_(options.few_images),
+        session_(open_session(few_ ? with_few_images(config) : config)),
+        at_once_(
+            few_ ? std::min(std::max<int64_t>(1, session_.learner.backbone->min_training_batch()),
+                            config.train.batch_size)
+                 : config.train.batch_size),
         first_(first_trained(session_.stream)) {
     forecast_.notes = session_.notes;
   }
@@ -65,9 +69,15 @@ class Rehearsal {
   const std::vector<Task>& tasks() const { return session_.stream.tasks; }
   int64_t last() const { return static_cast<int64_t>(tasks().size()) - 1; }
 
+  static Config with_few_images(Config config) {
+    config.eval.batch_size = 1;
+    config.train.micro_batch_size = 0;
+    return config;
+  }
+
   // Where queries are cached, every task's steps decide what its end still has to compute.
   bool has_steps(int64_t task) const {
-    return task == first_ || task == last() || (!memory_only_ && (task == 1 || caches_train()));
+    return task == first_ || task == last() || (task == 1 && !few_) || caches_train();
   }
 
   // Images to look at in any case: once one whole batch, for the memory that it takes.
@@ -101,7 +111,7 @@ class Rehearsal {
     forecast_.train_macs += around.macs;
     forecast_.seconds += around.seconds;
     total_steps_ += steps_.back();
-    if (task.index == 0 && last() > 0 && !memory_only_) probe_ = test_cost(task, kProbe);
+    if (task.index == 0 && last() > 0) probe_ = test_cost(task, few_ ? 1 : kProbe);
   }
 
   // Images of the method's own training set; 0: there is nothing to step.
@@ -133,11 +143,13 @@ class Rehearsal {
     return tokens_work(tokens.forward, tokens.backward, session_.learner.backbone->feature_dim());
   }
 
-  // Some steps of `task` from `first` on, in one of the phases of train.decoupled.
+  // Some steps of `task` from `first` on, in one of the phases of train.decoupled; of few images
+  // where so asked for.
   std::vector<MeasuredStep> train(const Task& task, int64_t images, int64_t first, int64_t count,
                                   bool head_only = false) {
     const TrainConfig whole = train_config();
     session_.config.train.macs = session_.config.train.seconds = 0;
+    session_.config.train.batch_size = at_once_;
     session_.config.train.iterations = first + count;
     session_.config.train.decoupled.phase_ratio = head_only ? 0 : 1;
     Position position;
@@ -148,8 +160,10 @@ class Rehearsal {
     PhaseCost before = metered();
     AfterEachStep watch([&](const Step& step) {
       const PhaseCost now = metered();
-      measured.push_back(
-          {now - before, work_of(step.tokens), share_of(step.iteration - 1, images)});
+      const double share =
+          few_ ? static_cast<double>(step.images) / static_cast<double>(whole.batch_size)
+               : share_of(step.iteration - 1, images);
+      measured.push_back({now - before, work_of(step.tokens), share});
       before = now;
       if (measured.size() > 1 || session_.config.eval.every == 0) return;
       test_within(task);
@@ -170,7 +184,7 @@ class Rehearsal {
   }
 
   void take_steps(const Task& task) {
-    const int64_t batch = train_config().batch_size;
+    const int64_t batch = at_once_;
     // Where training images' queries are cached, a later epoch's step costs less: a few images
     // stand for the task, so that both come by.
     const int64_t ring = Loader::batches_in_flight(train_config().workers);
@@ -183,7 +197,7 @@ class Rehearsal {
       const int64_t few = std::max(ring, (looked_at + batch - 1) / batch) * batch;
       images = std::min(images, few);
       part.train.resize(static_cast<size_t>(images));
-      fresh = batches(images);
+      fresh = Loader::batches(images, batch, train_config().drop_last);
     }
     const int64_t both = first_head_step(train_config(), images_.back());
     const int64_t count = std::min(both, fresh + wanted_steps_);
@@ -200,7 +214,7 @@ class Rehearsal {
 
   // The blocks that each step of the task will run, and the step that runs the most.
   void draw_all(const Task& task) {
-    if (!planner().drops_blocks()) return;
+    if (!planner().drops_blocks() || few_) return;  // what few images hold nobody asks
     const int64_t steps = first_head_step(train_config(), images_.back());
     const int64_t fullest = work_of_steps(task.index, total_steps_, steps).second;
     if (fullest < wanted_steps_) return;
@@ -232,7 +246,7 @@ class Rehearsal {
     const StepCost cost = interpolated(costs_, task);
     // Relative to the steps measured: how much of the blocks a mean step runs.
     double share = 1;
-    if (planner().changes_training() && !memory_only_ && cost.work > 0) {
+    if (planner().changes_training() && cost.work > 0) {
       share =
           work_of_steps(task, booked_steps_, steps).first / static_cast<double>(steps) / cost.work;
     }
@@ -288,8 +302,9 @@ class Rehearsal {
         [](const Task& a, const Task& b) { return a.test.size() < b.test.size(); });
     Task task = *largest;
     // Images whose queries are not cached yet.
-    if (probe_.macs > 0 && task.index == 0 && task.test.size() > kProbe) {
-      task.test.erase(task.test.begin(), task.test.begin() + kProbe);
+    const int64_t probed = few_ ? 1 : kProbe;
+    if (probe_.macs > 0 && task.index == 0 && count_of(task.test) > probed) {
+      task.test.erase(task.test.begin(), task.test.begin() + probed);
     }
     if (task.test.empty()) return;
     reset_peak_tensor_bytes();
@@ -302,7 +317,7 @@ class Rehearsal {
     };
     const Amount first = tested();
     raise(forecast_.peak.test, peak_tensor_bytes());
-    if (!memory_only_) book_tests(first, tested());
+    book_tests(first, tested());
   }
 
   // A loader of what one batch alone does not take of the ring's places.
@@ -378,8 +393,9 @@ class Rehearsal {
   static void raise(int64_t& highest, int64_t value) { highest = std::max(highest, value); }
 
   const int64_t wanted_steps_;
-  const bool memory_only_;
+  const bool few_;
   Session session_;
+  const int64_t at_once_;                   // images of a rehearsed step
   const int64_t first_;                     // task with images to train on
   std::vector<int64_t> images_;             // that each task trains on
   std::vector<int64_t> steps_;              // of each task
@@ -392,8 +408,8 @@ class Rehearsal {
 
 }  // namespace
 
-Forecast rehearse(const Config& config, int64_t steps, bool memory_only) {
-  return Rehearsal(config, steps, memory_only).run();
+Forecast rehearse(const Config& config, const RehearsalOptions& options) {
+  return Rehearsal(config, options).run();
 }
 
 }  // namespace rep

@@ -28,6 +28,11 @@ struct Forecast {
   std::vector<std::string> notes;  // on the data, and what stood in for what
 };
 
+struct RehearsalOptions {
+  int64_t steps = 3;        // in a task, of which the first only warms up
+  bool few_images = false;  // at once: quicker, and peaks mean nothing
+};
+
 /// Goes through the real stream with the real loop, method and images, but takes only a few steps,
 /// in the first two tasks and the last, looks at two images a class (one batch in the first task)
 /// where a method looks at all of a task's, and tests one batch. From there:
@@ -38,8 +43,9 @@ struct Forecast {
 ///   memory     as measured, at the step of a rehearsed task that drops the fewest blocks; features
 ///              and stored images that a method keeps grow to those of all its images
 /// Work on features after they are computed counts for the images looked at only. Writes nothing.
-/// With `memory_only` it is shorter, and only peaks, state and parameters mean something.
+/// With `few_images` steps and tests are of an image or two, in the first task and the last, and a
+/// batch costs what so many of its images do.
 /// `config` has passed read_experiment. Throws Error as a run would.
-Forecast rehearse(const Config& config, int64_t steps, bool memory_only = false);
+Forecast rehearse(const Config& config, const RehearsalOptions& options);
 
 }  // namespace rep

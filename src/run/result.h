@@ -68,6 +68,11 @@ class Result final : public Observer {
   void add_anytime(const AnytimePoint& point);
   /// Then accuracies among a task's own classes say nothing, and are left out.
   void set_tasks_share_classes() { tasks_share_classes_ = true; }
+  /// MemoryLimit::to_json(), or null.
+  void set_memory(const Json& memory) {
+    if (!memory.is_null()) head_["memory"] = memory;
+  }
+  Json memory() const { return head_.value("memory", Json()); }
   /// What omega divides by (read_offline_result).
   void set_offline(std::vector<double> accuracies) {
     class_incremental_.offline = std::move(accuracies);

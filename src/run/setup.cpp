@@ -1,11 +1,11 @@
 #include "run/setup.h"
 
-#include "core/bytes.h"
 #include "core/error.h"
 #include "data/dataset.h"
 #include "methods/method.h"
 #include "nn/layer_dropping.h"
 #include "nn/vit.h"
+#include "run/memory_fit.h"
 
 namespace rep {
 
@@ -64,6 +64,14 @@ void check_one_pass(const Config& config) {
   }
 }
 
+// Of a step's images so many go through at once.
+void check_micro_batches(const TrainConfig& train) {
+  if (train.micro_batch_size == 0 || train.batch_size % train.micro_batch_size == 0) return;
+  throw Error("train.micro_batch_size: " + std::to_string(train.micro_batch_size) +
+              " does not divide train.batch_size, " + std::to_string(train.batch_size) +
+              "; take a divisor of it");
+}
+
 }  // namespace
 
 Config read_experiment(const std::string& path, const std::vector<std::string>& overrides) {
@@ -84,7 +92,7 @@ Config defaults_of(const std::string& dataset, const std::string& method) {
 }
 
 void resolve_sections(Config& config) {
-  parse_bytes(config.memory_limit, "memory_limit");
+  MemoryCap::of(config);  // can be read
   resolve(Registry<DatasetKind>::get(), config.dataset);
   resolve(Registry<MethodKind>::get(), config.method);
   const BackboneFamily& family = family_of(config.backbone.name);
@@ -96,6 +104,7 @@ void resolve_sections(Config& config) {
   drop_threshold(config.efficiency.layer_dropping, config.efficiency.token_merging);
   check_decoupled(config.train);
   check_one_pass(config);
+  check_micro_batches(config.train);
   const QueryBackboneConfig& query = config.efficiency.query_backbone;
   if (!query.name.empty()) vit_options(query.name, family.image_size(config.backbone));
   if (query.name.empty() && !query.weights.empty()) {
