@@ -245,6 +245,27 @@ TEST(EfficiencyVariants, RescaleDividesWhatRunsByItsProbability) {
   EXPECT_TRUE(efficiency.test_plan().scale.empty());
 }
 
+TEST(EfficiencyVariants, PromptedBlocksMustLeaveOthersToDrop) {
+  Rig rig;
+  EfficiencyConfig config = dropping_half();
+  config.layer_dropping.exempt_prompted = true;
+  config.layer_dropping.exempt_first = 2;
+  Efficiency efficiency(config, rig.vit.ptr(), VisionTransformer(nullptr), 5);
+  efficiency.set_prompted_blocks({2, 3, 4, 5});
+  try {
+    efficiency.check_prompted_blocks("apt");
+    ADD_FAILURE() << "taken";
+  } catch (const Error& e) {
+    EXPECT_STREQ(
+        e.what(),
+        "efficiency.layer_dropping.exempt_prompted: apt puts prompts into every block that "
+        "could be dropped, so that none would be; set it to false, or name fewer blocks as "
+        "method.layers");
+  }
+  efficiency.set_prompted_blocks({0, 3, 4, 5});
+  EXPECT_NO_THROW(efficiency.check_prompted_blocks("apt"));
+}
+
 TEST(EfficiencyVariants, PromptedBlocksAreExemptAndWithoutAnyItIsAnError) {
   Rig rig;
   EfficiencyConfig config = dropping_half();

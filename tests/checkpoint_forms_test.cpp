@@ -245,6 +245,21 @@ TEST(BigVisionNames, AreReadAsTimmReadsThem) {
   }
 }
 
+TEST(NumbersThatAreNotFinite, OfChunksAndStacksAreNamedAsTheFileHasThem) {
+  NamedTensors chunks = model_tensors();
+  for (auto& [name, tensor] : chunks) {
+    if (name == "blocks.1.norm1.weight") tensor = tensor * std::nan("");
+    if (name.rfind("blocks.", 0) == 0) name.insert(7, "0.");
+  }
+  expect_refused(saved(chunks), "tensor 'blocks.0.1.norm1.weight' has");
+  NamedTensors stacks = big_vision_names("params/", /*stacked=*/true);
+  const std::string scale = "params/Transformer/encoderblock/LayerNorm_0/scale";
+  for (auto& [name, tensor] : stacks) {
+    if (name == scale) tensor[1] = std::nan("");
+  }
+  expect_refused(testing::npz_file("big_vision.npz", stacks), "tensor '" + scale + "[1]' has");
+}
+
 // ---- what is around the model ----
 
 TEST(Checkpoints, AreKnownByTheirBytesAndNotByTheirNames) {

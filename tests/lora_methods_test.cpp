@@ -2,7 +2,9 @@
 #include <gtest/gtest.h>
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <memory>
 #include <string>
@@ -93,16 +95,23 @@ TEST_F(InfLoraGolden, MemoriesTakeUpGiveUpAndChangeSides) {
       SubspaceMemory& memory = memories[static_cast<size_t>(l)];
       memory.update(C, 0.9 + 0.1 * static_cast<double>(t) / 5);
       EXPECT_EQ(memory.columns(), expected["columns"].get<int64_t>()) << what;
-      EXPECT_EQ(memory.is_of_what_is_left(), expected["type"] == "retain") << what;
+      EXPECT_EQ(memory.is_free_space(), expected["type"] == "retain") << what;
       const Tensor F = memory.basis(), P = torch::mm(F, F.t());
       expect_matrix(P.narrow(0, 0, 4), expected["projector_upper_rows0_3"], what);
       EXPECT_TRUE(torch::mm(F.t(), F).allclose(torch::eye(memory.columns()), 0, 1e-5)) << what;
       EXPECT_LE(memory.columns(), 8);
       // A new branch lies in what is free.
-      const Tensor A = memory.design(C, 3);
-      EXPECT_TRUE(torch::mm(torch::mm(A, F), F.t())
-                      .allclose(memory.is_of_what_is_left() ? A : torch::zeros_like(A), 0, 1e-5))
-          << what;
+      for (const int64_t rank : {3, 6}) {
+        const Tensor A = memory.design_down(C, rank);
+        ASSERT_EQ(A.sizes(), (std::vector<int64_t>{rank, 16}));
+        // The directions of little energy are as far from F as it is rounded.
+        EXPECT_TRUE(torch::mm(torch::mm(A, F), F.t())
+                        .allclose(memory.is_free_space() ? A : torch::zeros_like(A), 0,
+                                  rank == 3 ? 1e-5 : 1e-3))
+            << what;
+        const int64_t left = memory.is_free_space() ? F.size(1) : 16 - F.size(1);
+        EXPECT_EQ(A.norm(2, 1).gt(0.5).sum().item<int64_t>(), std::min(rank, left)) << what;
+      }
     }
   }
 }
@@ -157,7 +166,7 @@ TEST_F(InfLoraGolden, ThreeTasksAsItsTrainingLoopRunsThem) {
     for (size_t l = 0; l < 12; ++l) {
       const SubspaceMemory& memory = method.memories()[l];
       EXPECT_EQ(memory.columns(), expected["basis_columns_all_layers"][l].get<int64_t>()) << l;
-      EXPECT_EQ(memory.is_of_what_is_left(), expected["types"][l] == "retain") << l;
+      EXPECT_EQ(memory.is_free_space(), expected["types"][l] == "retain") << l;
     }
     for (const int64_t l : {0, 1, 11}) {
       const json& layer = expected["layers"][text(l)];
@@ -354,6 +363,7 @@ TEST(InfLora, ANewBranchLeavesWhatEarlierTasksUse) {
   lab.learn(0, 5);
   lab.begin(1);
   auto& method = dynamic_cast<InfLora&>(*lab.method);
+  EXPECT_TRUE(method.last_covariances().empty()) << "held while the task trains";
   for (size_t i = 0; i < 6; ++i) {
     const Tensor F = method.memories()[i].basis();
     const Tensor A = lab.carried("branch.1." + text(static_cast<int64_t>(i)) + ".k.down");
@@ -366,6 +376,19 @@ TEST(InfLora, ANewBranchLeavesWhatEarlierTasksUse) {
   EXPECT_TRUE(lab.carried("branch.1.0.k.down").equal(down)) << "the down-projection moved";
   EXPECT_TRUE(lab.carried("branch.0.0.k.up").equal(old)) << "an old branch moved";
   EXPECT_GT(lab.carried("branch.1.0.v.up").abs().max().item<double>(), 0);
+}
+
+// Of a last step that broke its parameters no loss tells.
+TEST(InfLora, SaysThatItDivergedWhereItsFeaturesAreNotFinite) {
+  Lab lab("{name: inflora, rank: 4}");
+  lab.begin(0);
+  {
+    const torch::NoGradGuard no_grad;
+    for (Tensor parameter : lab.method->parameters()) {
+      parameter.fill_(std::numeric_limits<float>::infinity());
+    }
+  }
+  EXPECT_THROW(lab.method->end_task(lab.tasks[0]), Diverged);
 }
 
 TEST(InfLora, RefusesWhatItCannotDo) {

@@ -272,16 +272,24 @@ TEST(RepTest, MethodsSayWhichBlocksTheyPutPromptsInto) {
   const std::map<std::string, std::vector<bool>> skipped{
       {"dualprompt", {false, false, false, false, false, true}},
       {"coda_prompt", {false, false, false, false, false, true}},
-      {"hide_prompt", {false, false, false, false, false, true}},
-      {"convprompt", {false, false, false, false, false, false}}};
+      {"hide_prompt", {false, false, false, false, false, true}}};
   for (const auto& [name, skip] : skipped) {
     SCOPED_TRACE(name);
     Subject subject(name, torch::kCPU, wish);
     EXPECT_NO_THROW(subject.efficiency->check_prompted_blocks(name));
     EXPECT_EQ(subject.efficiency->train_plan().skip, skip);
   }
-  Subject l2p("l2p", torch::kCPU, wish);  // its prompts come in with the image
-  EXPECT_THROW(l2p.efficiency->check_prompted_blocks("l2p"), Error);
+  // l2p's prompts come in with the image; those of the others are in all six blocks.
+  for (const char* name : {"l2p", "apt", "convprompt"}) {
+    Subject subject(name, torch::kCPU, wish);
+    EXPECT_THROW(subject.efficiency->check_prompted_blocks(name), Error) << name;
+    if (name == std::string("l2p")) continue;
+    subject.section.node["layers"] = YAML::Load("[0, 2]");
+    subject.make("none");
+    EXPECT_NO_THROW(subject.efficiency->check_prompted_blocks(name));
+    EXPECT_EQ(subject.efficiency->train_plan().skip,
+              (std::vector<bool>{false, true, false, true, true, true}));
+  }
 }
 
 TEST_P(EveryMethod, StillScoresPastClassesAfterALaterTask) {
@@ -312,17 +320,18 @@ NamedTensors copies(const NamedTensors& tensors) {
   return result;
 }
 
-TEST_P(EveryMethod, GoesOnFromTheMiddleOfATaskAsIfNothingHadHappened) {
-  Subject straight(GetParam()), first(GetParam()), second(GetParam());
-  // The second task, when there is something to remember.
+// In the first task some train what they freeze later on; in the second there is something to
+// remember.
+void expect_to_go_on_from_the_middle(const std::string& name, const Task& task) {
+  Subject straight(name), first(name), second(name);
   for (Subject* subject : {&straight, &first}) {
-    subject->learn(0, 2);
-    subject->begin(make_task(1));
+    for (int64_t earlier = 0; earlier < task.index; ++earlier) subject->learn(earlier, 2);
+    subject->begin(task);
   }
   auto generator = at::detail::getDefaultCPUGenerator();
   const torch::Tensor at_start = generator.get_state();
   straight.train(4);
-  straight.method->end_task(make_task(1));
+  straight.method->end_task(task);
 
   generator.set_state(at_start);
   first.train(2);
@@ -331,14 +340,22 @@ TEST_P(EveryMethod, GoesOnFromTheMiddleOfATaskAsIfNothingHadHappened) {
   first.optimizer->state(saved);
   const torch::Tensor at_half = generator.get_state();
   State given(copies(saved.tensors()), saved.values());
-  second.images->set_task(make_task(1));
+  second.images->set_task(task);
   second.method->state(given);
-  second.start(make_task(1));
+  second.start(task);
   second.optimizer->state(given);
   generator.set_state(at_half);
   second.train(2);
-  second.method->end_task(make_task(1));
+  second.method->end_task(task);
   EXPECT_TRUE(second.predict().equal(straight.predict()));
+}
+
+TEST_P(EveryMethod, GoesOnFromTheMiddleOfTheFirstTaskAsIfNothingHadHappened) {
+  expect_to_go_on_from_the_middle(GetParam(), make_task(0));
+}
+
+TEST_P(EveryMethod, GoesOnFromTheMiddleOfALaterTaskAsIfNothingHadHappened) {
+  expect_to_go_on_from_the_middle(GetParam(), make_task(1));
 }
 
 // What a file gives back lies on the CPU.
@@ -348,26 +365,26 @@ NamedTensors on_cpu(const NamedTensors& tensors) {
   return result;
 }
 
-TEST_P(EveryMethod, GoesOnOnAnotherDeviceFromACheckpoint) {
+void expect_to_go_on_on_another_device(const std::string& name, const Task& task) {
   if (TORCH_VERSION_MAJOR >= 2) GTEST_SKIP() << "LibTorch 2.x lets no device of our own train";
-  Subject straight(GetParam(), other_device()), resumed(GetParam(), other_device());
-  straight.learn(0, 3);
-  straight.begin(make_task(1));
+  Subject straight(name, other_device()), resumed(name, other_device());
+  for (int64_t earlier = 0; earlier < task.index; ++earlier) straight.learn(earlier, 3);
+  straight.begin(task);
   straight.train(2);
   State saved;
   straight.method->state(saved);
   straight.optimizer->state(saved);
   State given(on_cpu(saved.tensors()), saved.values(), other_device());
-  resumed.images->set_task(make_task(1));
+  resumed.images->set_task(task);
   resumed.method->state(given);
-  resumed.start(make_task(1));
+  resumed.start(task);
   resumed.optimizer->state(given);
   for (Subject* subject : {&straight, &resumed}) {
     torch::manual_seed(3);
     subject->train(2);
-    subject->method->end_task(make_task(1));
+    subject->method->end_task(task);
   }
-  EXPECT_TRUE(resumed.predict(1).cpu().equal(straight.predict(1).cpu()));
+  EXPECT_TRUE(resumed.predict(task.index).cpu().equal(straight.predict(task.index).cpu()));
   State again;
   resumed.method->state(again);
   ASSERT_EQ(again.tensors().size(), [&] {
@@ -375,6 +392,42 @@ TEST_P(EveryMethod, GoesOnOnAnotherDeviceFromACheckpoint) {
     straight.method->state(whole);
     return whole.tensors().size();
   }());
+}
+
+TEST_P(EveryMethod, GoesOnOnAnotherDeviceFromACheckpointInTheFirstTask) {
+  expect_to_go_on_on_another_device(GetParam(), make_task(0));
+}
+
+TEST_P(EveryMethod, GoesOnOnAnotherDeviceFromACheckpointInALaterTask) {
+  expect_to_go_on_on_another_device(GetParam(), make_task(1));
+}
+
+TEST(StateTest, RefusesCountsOfWhatCannotBe) {
+  for (const int64_t count : {int64_t{-1}, int64_t{1} << 21}) {
+    State given({}, Json{{"list.size", count}});
+    std::vector<torch::Tensor> list;
+    EXPECT_THROW(given("list", list), Error) << count;
+  }
+  const std::map<std::string, std::string> counts{
+      {"inflora", "branches"}, {"sd_lora", "branches"}, {"ease", "sets"}};
+  for (const auto& [name, entry] : counts) {
+    Subject learned(name);
+    learned.learn(0, 1);
+    State saved;
+    learned.method->state(saved);
+    for (const int64_t count : {int64_t{-1}, kTasks + 1, int64_t{1} << 40}) {
+      Json values = saved.values();
+      values[entry] = count;
+      State given(saved.tensors(), values);
+      Subject fresh(name);
+      try {
+        fresh.method->state(given);
+        ADD_FAILURE() << name << " takes " << count;
+      } catch (const Error& e) {
+        EXPECT_NE(std::string(e.what()).find("not from 0 to 3"), std::string::npos) << e.what();
+      }
+    }
+  }
 }
 
 TEST(StateTest, DefinesTensorsOnTheLearnersDeviceUnlessTheyStayOnTheCpu) {

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <map>
 #include <set>
 #include <string>
@@ -169,13 +170,26 @@ TEST(PatchUniforms, AreTheImagesOwnAtEveryStep) {
   const Tensor indices = torch::tensor({7L, 3L, 7L});
   const Tensor a = patch_uniforms({42, 1, 5, 105}, indices, 50);
   EXPECT_TRUE(((a > 0) & (a < 1)).all().item<bool>());
-  EXPECT_TRUE(a[0].equal(a[2]));
+  EXPECT_TRUE(a[0].equal(patch_uniforms({42, 1, 5, 105}, torch::tensor({7L}), 50)[0]));
   EXPECT_FALSE(a[0].equal(a[1]));
   EXPECT_TRUE(a[1].equal(patch_uniforms({42, 1, 5, 999}, torch::tensor({3L}), 50)[0]))
       << "whoever shares the batch, and however often the run was resumed";
   EXPECT_FALSE(a.equal(patch_uniforms({42, 1, 6, 106}, indices, 50)));
   EXPECT_FALSE(a.equal(patch_uniforms({42, 2, 5, 105}, indices, 50)));
   EXPECT_FALSE(a.equal(patch_uniforms({43, 1, 5, 105}, indices, 50)));
+}
+
+// Images that were made or mixed have no position of their own, and all come with the same.
+TEST(PatchUniforms, OfImagesAtOnePositionAreEachOnesOwn) {
+  const int64_t none = std::numeric_limits<int64_t>::max();
+  const Tensor a = patch_uniforms({42, 1, 5, 105}, torch::tensor({none, none, 3L, none}), 50);
+  EXPECT_FALSE(a[0].equal(a[1]));
+  EXPECT_FALSE(a[0].equal(a[3]));
+  EXPECT_FALSE(a[1].equal(a[3]));
+  TokenMergingConfig config;
+  config.kind = "patch_dropout";
+  const Tensor kept = pick_patches(config, {}, a);
+  EXPECT_FALSE(kept[0].equal(kept[1]));
 }
 
 class CpsTest : public ::testing::TestWithParam<int64_t> {

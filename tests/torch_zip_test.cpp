@@ -255,6 +255,15 @@ TEST(HostilePickle, DepthCyclesAndRepetitionCostNoStackAndLittleMemory) {
       "more than 16 dimensions");
 }
 
+// Two bytes an item, and four bytes for every copy of all of them.
+TEST(HostilePickle, OneDictIsNotTheStateOfAnyNumberOfObjects) {
+  std::string program = kProto + "}" + std::string("q\0", 2) + "(";
+  for (int i = 0; i < 1 << 16; ++i) program += std::string("h\0", 2);
+  program += "u";
+  for (int i = 0; i < 32; ++i) program += "N" + std::string("h\0", 2) + "b";
+  expect_refused(program + ".", "a million values");
+}
+
 TEST(HostileTensor, ViewsMustStayInsideTheirStorage) {
   const int64_t most = std::numeric_limits<int64_t>::max();
   const int64_t least = std::numeric_limits<int64_t>::min();

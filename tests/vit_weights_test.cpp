@@ -2,7 +2,9 @@
 
 #include "formats/npz.h"
 #include "formats/safetensors.h"
+#include "formats/weight_file.h"
 #include "golden.h"
+#include "nn/weight_names.h"
 #include "nn/weights.h"
 #include "small_vit.h"
 #include "weight_files.h"
@@ -50,7 +52,8 @@ void expect_load_error(const NamedTensors& tensors, const VitOptions& options,
 }
 
 TEST(GoogleNames, BecomeTimmsWithTimmsLayouts) {
-  const NamedTensors translated = read_weights(testing::fixture("google_vit.npz"));
+  const NamedTensors translated =
+      to_timm_names(read_weight_file(testing::fixture("google_vit.npz")).tensors, "x.npz").tensors;
   const NamedTensors expected = backbone_weights();
   EXPECT_EQ(translated.size(), expected.size());
   for (const auto& [name, tensor] : expected) {
@@ -61,7 +64,7 @@ TEST(GoogleNames, BecomeTimmsWithTimmsLayouts) {
 TEST(GoogleNames, UnderTheOptimisersTargetAreTheSame) {
   NamedTensors google = read_npz(testing::fixture("google_vit.npz"));
   for (auto& item : google) item.first = "opt/target/" + item.first;
-  const NamedTensors translated = timm_names(google, "x.npz");
+  const NamedTensors translated = to_timm_names(google, "x.npz").tensors;
   for (const auto& [name, tensor] : backbone_weights()) {
     expect_same(testing::at(translated, name), tensor, name);
   }
@@ -74,7 +77,7 @@ TEST(GoogleNames, HostileShapesAreRefused) {
                            const std::string& part) {
     NamedTensors changed = without(google, {name});
     if (tensor.defined()) changed.emplace_back(name, tensor);
-    expect_error([&] { timm_names(changed, "x.npz"); }, part);
+    expect_error([&] { renamed(changed, google_family(), "", "x.npz"); }, part);
   };
   refused("embedding/kernel", torch::zeros({2, 2}), "not of 4 dimensions");
   refused("head/kernel", torch::zeros({2}), "not of 2 dimensions");
@@ -248,10 +251,10 @@ TEST(LoadWeights, LoadsARealBackbone) {
               -78.91799426078796, 1e-6);
 }
 
-TEST(ReadWeights, GoesByTheSuffixInAnyCase) {
+TEST(ReadWeightFile, TakesEverySuffixInAnyCase) {
   const std::string bytes = testing::bytes_of_file(testing::fixture("plain.pth"));
   for (const char* name : {"a.pth", "a.pt", "a.bin", "a.PTH"}) {
-    EXPECT_EQ(read_weights(testing::temporary_file(name, bytes)).size(), 2u) << name;
+    EXPECT_EQ(read_weight_file(testing::temporary_file(name, bytes)).tensors.size(), 2u) << name;
   }
 }
 

@@ -1,9 +1,12 @@
 // Two processes that share a batch learn what one process learns from all of it.
 #include "tensor/world.h"
 
+#include <cmath>
 #include <cstdlib>
+#include <functional>
 
 #include "core/error.h"
+#include "kernels/lanes.h"
 #include "tensor/torch.h"
 #include "tests/json_schema.h"
 #include "tests/run_command.h"
@@ -82,6 +85,7 @@ TEST_P(TwoProcesses, LearnWhatOneLearns) {
     text.replace(text.find("{name: " + GetParam()), 7 + GetParam().size(),
                  "{name: " + GetParam() + ", adapter_dropout: 0");
   }
+  if (GetParam() == "gdumb") text = edited(text, "{name: gdumb", "{name: gdumb, cutmix: 0");
   if (GetParam() == "l2p") {
     text += "efficiency: {token_merging: {kind: atom, n: 2}, layer_dropping: {kind: ald}}\n";
   }
@@ -99,41 +103,82 @@ TEST_P(TwoProcesses, LearnWhatOneLearns) {
   EXPECT_EQ(together["accuracy"], alone["accuracy"]);
   const auto expected = losses(folder + "/one"), actual = losses(folder + "/two");
   ASSERT_EQ(actual.size(), expected.size());
-  ASSERT_GT(actual.size(), 0u);
+  ASSERT_EQ(actual.empty(), GetParam() == "fecam" || GetParam() == "slda");  // they take no steps
   for (size_t i = 0; i < actual.size(); ++i) EXPECT_NEAR(actual[i], expected[i], 2e-4) << i;
 }
 
 INSTANTIATE_TEST_SUITE_P(Methods, TwoProcesses,
                          ::testing::Values("l2p", "dualprompt", "coda_prompt", "finetune", "ewc",
+                                           "si", "lwf", "icarl", "gdumb", "slda", "fecam",
                                            "inflora", "sd_lora", "aper", "ease", "apt", "os_prompt",
                                            "cps_prompt"));
 
-// Sums of bits are the same, the values are not.
-TEST(World, SeesValuesThatDifferInTheirOrderAlone) {
-  const std::string port = std::to_string(24000 + static_cast<int>(::getpid()) % 8000);
+// Their gradients are averaged all the same: heads and up-projections stay alike, bit for bit.
+TEST(World, RefusesBranchesThatEachProcessDesignsOtherwise) {
+  if (simd_level() == SimdLevel::kNone) GTEST_SKIP() << "there is nothing to hold it to less";
+  const std::string folder = fresh_folder("world_kinds");
+  const std::string config = write_text(folder + "/c.yaml", small_experiment("inflora"));
+  const Finished run = run_together(2, "run " + config + " -q --output " + folder + "/out",
+                                    {"", "ONEDNN_MAX_CPU_ISA=AVX "});
+  EXPECT_EQ(run.exit_code, 1);
+  EXPECT_NE(run.output.find("the numbers with which task 1 begins differ between the processes"),
+            std::string::npos)
+      << run.output;
+}
+
+/// Whether two processes take what `compare` is given by each of them.
+bool two_agree(const std::function<void(const World& world)>& compare) {
+  static int port = 24000 + static_cast<int>(::getpid()) % 8000;
+  const std::string where = std::to_string(++port);
   std::vector<pid_t> children;
   for (const char* rank : {"0", "1"}) {
     children.push_back(fork());
     if (children.back() != 0) continue;
-    const Environment torchrun({{"RANK", rank}, {"WORLD_SIZE", "2"}, {"MASTER_PORT", port}});
-    int code = 1;
+    const Environment torchrun({{"RANK", rank}, {"WORLD_SIZE", "2"}, {"MASTER_PORT", where}});
+    int code = 3;
     try {
       const World world = World::join();
-      const torch::Tensor values = torch::tensor({1.0F, 2.0F});
-      world.expect_equal({values}, "equal values");
       code = 2;
-      world.expect_equal({*rank == '0' ? values : values.flip(0)}, "the values");
+      compare(world);
+      code = 0;
     } catch (const Error& error) {
-      const bool expected = std::string(error.what()).rfind("the values differ", 0) == 0;
-      code = code == 2 && expected ? 0 : 3;
+      if (code == 2 && std::string(error.what()).rfind("the values differ", 0) == 0) code = 1;
     }
     _exit(code);
   }
+  std::vector<int> codes;
   for (const pid_t child : children) {
     int status = 0;
     waitpid(child, &status, 0);
-    EXPECT_EQ(exit_status(status), 0);
+    codes.push_back(exit_status(status));
   }
+  EXPECT_EQ(codes[0], codes[1]) << "only one of them stops";
+  EXPECT_LE(codes[0], 1);
+  return codes[0] == 0;
+}
+
+// Sums of bits are the same, the values are not.
+TEST(World, SeesValuesThatDifferInTheirOrderAlone) {
+  const torch::Tensor values = torch::tensor({1.0F, 2.0F});
+  EXPECT_TRUE(two_agree([&](const World& world) { world.expect_equal({values}, "the values"); }));
+  EXPECT_FALSE(two_agree([&](const World& world) {
+    world.expect_equal({world.rank() == 0 ? values : values.flip(0)}, "the values");
+  }));
+}
+
+TEST(World, TakesRoundingForCloseAndAnotherSignOrSizeNot) {
+  const torch::Tensor rows = torch::arange(1, 13, torch::kFloat).view({3, 4});
+  const auto close = [&](const torch::Tensor& other) {
+    return two_agree([&](const World& world) {
+      world.expect_close({torch::zeros({2}), world.rank() == 0 ? rows : other}, "the values");
+    });
+  };
+  EXPECT_TRUE(close(rows * (1 + 1e-5)));
+  torch::Tensor flipped = rows.clone();
+  flipped[0].neg_();
+  EXPECT_FALSE(close(flipped));
+  EXPECT_FALSE(close(rows.narrow(0, 0, 2)));
+  EXPECT_FALSE(close(rows * std::nan("")));
 }
 
 TEST(World, RefusesAMethodWhoseLossIsNoMeanOverImages) {
@@ -142,6 +187,14 @@ TEST(World, RefusesAMethodWhoseLossIsNoMeanOverImages) {
   const Finished er = run_together(2, "run " + config + " -q --output " + folder + "/out");
   EXPECT_EQ(er.exit_code, 1);
   EXPECT_NE(er.output.find("method: er, "), std::string::npos) << er.output;
+}
+
+TEST(World, RefusesCutMixWhichMixesTheWholeBatch) {
+  const std::string folder = fresh_folder("world_gdumb");
+  const std::string config = write_text(folder + "/c.yaml", small_experiment("gdumb"));
+  const Finished gdumb = run_together(2, "run " + config + " -q --output " + folder + "/out");
+  EXPECT_EQ(gdumb.exit_code, 1);
+  EXPECT_NE(gdumb.output.find("method: gdumb, "), std::string::npos) << gdumb.output;
 }
 
 TEST(World, RefusesDropoutWhoseDrawsAreOfTheWholeBatch) {

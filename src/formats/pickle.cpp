@@ -36,97 +36,126 @@ class Machine {
 
  private:
   void step(unsigned char opcode) {
+    if (!push_literal(opcode) && !use_container(opcode) && !use_memo(opcode) &&
+        !use_object(opcode)) {
+      fail("the pickle has opcode " + std::to_string(opcode) + ", which no state dict needs");
+    }
+  }
+
+  // Each of these says whether the opcode was one of its own.
+  bool push_literal(unsigned char opcode) {
     switch (opcode) {
-      case 0x80:  // PROTO
-        if (*take(1) != 2) fail("the pickle is not of protocol 2, torch.save's default");
-        break;
-      case '(':
-        marks_.push_back(stack_.size());
-        break;  // MARK
       case 'N':
       case 0x88:
-      case 0x89:
+      case 0x89:  // NONE NEWTRUE NEWFALSE
         push({});
-        break;  // NONE NEWTRUE NEWFALSE
-      case 'G':
+        return true;
+      case 'G':  // BINFLOAT
         take(8);
         push({});
-        break;  // BINFLOAT
-      case 'J':
+        return true;
+      case 'J':  // BININT
         push_integer(number<int32_t>());
-        break;  // BININT
-      case 'K':
+        return true;
+      case 'K':  // BININT1
         push_integer(number<uint8_t>());
-        break;  // BININT1
-      case 'M':
+        return true;
+      case 'M':  // BININT2
         push_integer(number<uint16_t>());
-        break;  // BININT2
-      case 0x8a:
+        return true;
+      case 0x8a:  // LONG1
         push(long_integer());
-        break;  // LONG1
-      case 'X':
+        return true;
+      case 'X':  // BINUNICODE
         push_text(Kind::kText, text(number<uint32_t>()));
-        break;     // BINUNICODE
+        return true;
       case 'c': {  // GLOBAL
         const std::string module = line();
         push_text(Kind::kGlobal, module + " " + line());
-        break;
+        return true;
       }
-      case '}':
+      default:
+        return false;
+    }
+  }
+
+  bool use_container(unsigned char opcode) {
+    switch (opcode) {
+      case '(':  // MARK
+        marks_.push_back(stack_.size());
+        return true;
+      case '}':  // EMPTY_DICT
         push_items(Kind::kDict, {});
-        break;  // EMPTY_DICT
-      case ']':
+        return true;
+      case ']':  // EMPTY_LIST
         push_items(Kind::kList, {});
-        break;  // EMPTY_LIST
-      case ')':
+        return true;
+      case ')':  // EMPTY_TUPLE
         push_items(Kind::kTuple, {});
-        break;  // EMPTY_TUPLE
-      case 't':
+        return true;
+      case 't':  // TUPLE
         push_items(Kind::kTuple, pop_mark());
-        break;  // TUPLE
+        return true;
       case 0x85:
       case 0x86:
       case 0x87:  // TUPLE1 TUPLE2 TUPLE3
         push_items(Kind::kTuple, pop_many(opcode - 0x84));
-        break;
-      case 'a':
+        return true;
+      case 'a':  // APPEND
         extend(Kind::kList, pop_many(1));
-        break;  // APPEND
-      case 'e':
+        return true;
+      case 'e':  // APPENDS
         extend(Kind::kList, pop_mark());
-        break;  // APPENDS
-      case 's':
+        return true;
+      case 's':  // SETITEM
         extend(Kind::kDict, pop_many(2));
-        break;  // SETITEM
-      case 'u':
+        return true;
+      case 'u':  // SETITEMS
         extend(Kind::kDict, pop_mark());
-        break;  // SETITEMS
-      case 'q':
+        return true;
+      default:
+        return false;
+    }
+  }
+
+  bool use_memo(unsigned char opcode) {
+    switch (opcode) {
+      case 'q':  // BINPUT
         memoize(number<uint8_t>());
-        break;  // BINPUT
-      case 'r':
+        return true;
+      case 'r':  // LONG_BINPUT
         memoize(number<uint32_t>());
-        break;  // LONG_BINPUT
-      case 'h':
+        return true;
+      case 'h':  // BINGET
         recall(number<uint8_t>());
-        break;  // BINGET
-      case 'j':
+        return true;
+      case 'j':  // LONG_BINGET
         recall(number<uint32_t>());
-        break;  // LONG_BINGET
-      case 'Q':
+        return true;
+      default:
+        return false;
+    }
+  }
+
+  bool use_object(unsigned char opcode) {
+    switch (opcode) {
+      case 0x80:  // PROTO
+        if (*take(1) != 2) fail("the pickle is not of protocol 2, torch.save's default");
+        return true;
+      case 'Q':  // BINPERSID
         push(storage(*pop()));
-        break;  // BINPERSID
+        return true;
       case 'R':
       case 0x81: {  // REDUCE NEWOBJ
         const Value* arguments = pop();
         push(call(*pop(), *arguments));
-        break;
+        return true;
       }
       case 'b':  // BUILD
         build(*pop());
-        break;
+        return true;
       default:
-        fail("the pickle has opcode " + std::to_string(opcode) + ", which no state dict needs");
+        return false;
     }
   }
 
@@ -300,6 +329,9 @@ class Machine {
   void build(const Value& state) {
     Value& object = *top();
     if (!object.is(Kind::kOpaque) || !state.is(Kind::kDict)) return;
+    // One dict may be the state of many objects.
+    copied_ += state.items.size();
+    if (copied_ > kMaxValues) fail("the pickle has more than a million values");
     object.kind = Kind::kObject;
     object.items = state.items;
   }
@@ -327,6 +359,7 @@ class Machine {
   std::vector<Value*> stack_;
   std::vector<size_t> marks_;
   std::unordered_map<uint32_t, Value*> memo_;
+  size_t copied_ = 0;  // items, by BUILD
 };
 
 }  // namespace

@@ -20,7 +20,7 @@ constexpr const char* kUsualKeys[] = {"model", "state_dict", "teacher", "model_s
                                       "net",   "module",     "student", "backbone"};
 constexpr int kMaxKeyDepth = 3;      // of dicts in dicts
 constexpr int kMaxModuleDepth = 32;  // of modules in modules
-constexpr size_t kLongestName = 512;
+constexpr size_t kMaxTensorName = 512;
 constexpr size_t kMaxEntries = 1 << 20;  // looked at
 constexpr size_t kShown = 12;            // keys in a message
 
@@ -75,7 +75,7 @@ class TensorCollector {
 
   // One text may name any number of entries: what is copied stays short.
   std::string joined(const std::string& prefix, const std::string& name) const {
-    if (name.size() > kLongestName || prefix.size() > kLongestName || !is_tensor_name(name)) {
+    if (name.size() > kMaxTensorName || prefix.size() > kMaxTensorName || !is_tensor_name(name)) {
       throw Error(path_ +
                   ": a tensor's name is very long or has unprintable characters: save the " +
                   "model's state_dict() with other names");

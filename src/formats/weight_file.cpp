@@ -272,13 +272,15 @@ WeightFormat weight_format(const std::string& path) {
               "zip files only");
 }
 
-std::string digest_of_weight_files(const std::vector<std::string>& files) {
-  if (files.size() == 1) return sha256_of_file(files.front());
-  std::string lines;
+std::string digest_of_weight_files(const std::vector<std::string>& files,
+                                   std::vector<std::string>* each) {
+  std::string lines, digest;
   for (const std::string& file : files) {
-    lines += sha256_of_file(file) + " " + std::filesystem::path(file).filename().string() + "\n";
+    digest = sha256_of_file(file);
+    lines += digest + " " + std::filesystem::path(file).filename().string() + "\n";
+    if (each) each->push_back(digest);
   }
-  return sha256_of_text(lines);
+  return files.size() == 1 ? digest : sha256_of_text(lines);
 }
 
 std::string digest_of_weight_file(const std::string& path) {

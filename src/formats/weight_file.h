@@ -28,7 +28,9 @@ struct WeightFile {
 
 /// SHA-256 of the file; of an index, of a line "SHA-256 name" for it and each of its shards.
 std::string digest_of_weight_file(const std::string& path);
-std::string digest_of_weight_files(const std::vector<std::string>& files);  // WeightFile::files
+/// The same of WeightFile::files; `each`, when wanted, receives the SHA-256 of every one.
+std::string digest_of_weight_files(const std::vector<std::string>& files,
+                                   std::vector<std::string>* each = nullptr);
 
 /// Every tensor of a file of any format, under the file's own names; with `key` only those of that
 /// part: a key of a PyTorch checkpoint (formats/state_dict.h), or the beginning of names, which is

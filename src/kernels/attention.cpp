@@ -90,7 +90,7 @@ struct Head {
 
 // Results [rows, d] to where they belong.
 template <class T>
-void deliver(const float* from, int64_t rows, int64_t d, T* to, int64_t to_row) {
+void scatter_rows(const float* from, int64_t rows, int64_t d, T* to, int64_t to_row) {
   for (int64_t i = 0; i < rows; ++i, from += d, to += to_row) {
     if constexpr (std::is_same_v<T, float>) {
       std::copy_n(from, d, to);
@@ -134,8 +134,8 @@ void for_each_head(const Shape& s, const Work& work) {
 // Numbers of T are read and written, float or Bf16; logits, weights and sums are floats.
 
 template <class T>
-void mix(const Shape& s, const T* qkv, const T* prefix, const float* biases, T* mixed,
-         float* sums) {
+void attention_forward(const Shape& s, const T* qkv, const T* prefix, const float* biases, T* mixed,
+                       float* sums) {
   const int64_t d = s.d, d_words = words<T>(d), keys = s.keys(), wide = s.wide();
   for_each_head(s, [&](int64_t b, int64_t h, Scratch& scratch) {
     const Place place(s, b, h);
@@ -155,15 +155,15 @@ void mix(const Shape& s, const T* qkv, const T* prefix, const float* biases, T* 
       softmax_rows<T>(weights, rows, keys, logits, sums + place.sums + i);
       multiply<T>(rows, d, words<T>(keys), 1, as_left<T>(weights, rows, wide), value_rows, false,
                   results, d);
-      deliver(results, rows, d, mixed + place.out + i * s.D(), s.D());
+      scatter_rows(results, rows, d, mixed + place.out + i * s.D(), s.D());
     }
   });
 }
 
 // d_qkv and d_prefix: null where not wanted.
 template <class T>
-void mix_backward(const Shape& s, const T* qkv, const T* prefix, const float* biases,
-                  const float* sums, const T* d_mixed, T* d_qkv, T* d_prefix) {
+void attention_backward(const Shape& s, const T* qkv, const T* prefix, const float* biases,
+                        const float* sums, const T* d_mixed, T* d_qkv, T* d_prefix) {
   const int64_t d = s.d, d_words = words<T>(d), keys = s.keys(), wide = s.wide(), D = s.D();
   const int64_t first = d_prefix ? 0 : s.L, wanted = (d_qkv ? keys : s.L) - first;  // of the keys
   for_each_head(s, [&](int64_t b, int64_t h, Scratch& scratch) {
@@ -205,17 +205,17 @@ void mix_backward(const Shape& s, const T* qkv, const T* prefix, const float* bi
       if (d_qkv) {
         multiply<T>(rows, d, words<T>(keys), s.scale(), as_left<T>(slopes, rows, wide), key_rows,
                     false, d_queries, d);
-        deliver(d_queries, rows, d, d_qkv + place.query + i * 3 * D, 3 * D);
+        scatter_rows(d_queries, rows, d, d_qkv + place.query + i * 3 * D, 3 * D);
       }
     }
     if (d_prefix) {
-      deliver(d_keys, s.L, d, d_prefix + place.key, D);
-      deliver(d_values, s.L, d, d_prefix + place.value, D);
+      scatter_rows(d_keys, s.L, d, d_prefix + place.key, D);
+      scatter_rows(d_values, s.L, d, d_prefix + place.value, D);
     }
     if (d_qkv) {
       const int64_t skip = (s.L - first) * d;
-      deliver(d_keys + skip, s.N, d, d_qkv + place.token + D, 3 * D);
-      deliver(d_values + skip, s.N, d, d_qkv + place.token + 2 * D, 3 * D);
+      scatter_rows(d_keys + skip, s.N, d, d_qkv + place.token + D, 3 * D);
+      scatter_rows(d_values + skip, s.N, d, d_qkv + place.token + 2 * D, 3 * D);
     }
   });
 }
@@ -236,8 +236,8 @@ struct FusedAttention : torch::autograd::Function<FusedAttention> {
     const torch::Tensor lse = torch::empty({s.B, s.H, s.M}, bias.options());
     on_type_of(qkv, [&](auto number) {
       using T = decltype(number);
-      mix(s, pointer<T>(qkv), pointer<T>(prefix), pointer<float>(bias), pointer<T>(out),
-          pointer<float>(lse));
+      attention_forward(s, pointer<T>(qkv), pointer<T>(prefix), pointer<float>(bias),
+                        pointer<T>(out), pointer<float>(lse));
     });
     count_macs(2 * s.B * s.H * s.M * s.keys() * s.d);
     ctx->save_for_backward({qkv, prefix, bias, lse});
@@ -261,8 +261,9 @@ struct FusedAttention : torch::autograd::Function<FusedAttention> {
     if (ctx->saved_data["prefix"].toBool()) d_prefix = torch::empty_like(prefix);
     on_type_of(qkv, [&](auto number) {
       using T = decltype(number);
-      mix_backward(s, pointer<T>(qkv), pointer<T>(prefix), pointer<float>(bias),
-                   pointer<float>(lse), pointer<T>(grad), pointer<T>(d_qkv), pointer<T>(d_prefix));
+      attention_backward(s, pointer<T>(qkv), pointer<T>(prefix), pointer<float>(bias),
+                         pointer<float>(lse), pointer<T>(grad), pointer<T>(d_qkv),
+                         pointer<T>(d_prefix));
     });
     // The method's work: making the weights again is this implementation's choice.
     const int64_t terms =

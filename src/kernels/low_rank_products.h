@@ -56,8 +56,7 @@ class LowRankProducts {
 
 /// A bottleneck in parallel or in series with a layer: y + scale (relu(x down^T + down_bias) *
 /// mask) up^T + scale up_bias (Houlsby et al., arXiv 1902.00751), keeping one copy of its hidden
-/// units
-/// [.., r], for the gradient. `mask` [rows, r] is dropout's: undefined, or 0 and 1 / (1 - p).
+/// units [.., r], for the gradient. `mask` [rows, r] is dropout's: undefined, or 0 and 1 / (1 - p).
 struct Bottleneck {
   torch::Tensor down, down_bias;  // [r, in], [r]
   torch::Tensor up, up_bias;      // [out, r], [out]

@@ -5,10 +5,10 @@
 namespace rep {
 
 /// The softmax of rows of `keys` logits, in place, on the calling thread. A row has room for
-/// padded(keys) floats (kernels/small_matrices.h): what stands beyond the last key is of no account and
-/// becomes 0, or next to it. `bias` [padded(keys)] or null is added to the logits of every row.
-/// Only where lanes_are_fast() (kernels/lanes.h). T, float or Bf16, is what the softmax is for: with
-/// the latter, exponentials are as exact as that needs.
+/// padded(keys) floats (kernels/small_matrices.h): padding columns are ignored and set to
+/// (approximately) 0. `bias` [padded(keys)] or null is added to the logits of every row. Only where
+/// lanes_are_fast() (kernels/lanes.h). T, float or Bf16, is what the softmax is for: with the
+/// latter, exponentials are as exact as that needs.
 
 /// lse [rows] receives the logarithm of each row's sum of exponentials.
 template <class T>

@@ -95,6 +95,8 @@ class Aper final : public Method {
     adapters_.state(s);
     means_.state(s);
     if (adapting_) {
+      if (s.loading())
+        head_ = CosineHead(features_.dim(), 1, device_);  // its sizes are the state's
       head_.state(s);
     } else if (s.loading()) {
       adapters_.freeze();

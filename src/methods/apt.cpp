@@ -12,6 +12,7 @@
 #include <numeric>
 
 #include "methods/classifier.h"
+#include "methods/cosine_head.h"
 #include "methods/method.h"
 #include "tensor/torch.h"
 
@@ -145,7 +146,7 @@ class Apt final : public Method {
       x = torch::layer_norm(x, {D}, norm_weight_, norm_bias_, kFeatureNormEps);
     }
     if (options_.head == "linear") return torch::linear(x, weight_, bias_);
-    return torch::mm(x, torch::nn::functional::normalize(weight_).t());
+    return torch::mm(x, unit_length(weight_).t());
   }
 
   AptOptions options_;

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "methods/classifier.h"
+#include "methods/cosine_head.h"
 #include "methods/method.h"
 #include "methods/prompt_components.h"
 #include "tensor/torch.h"
@@ -128,7 +129,7 @@ class CodaPrompt final : public Method {
   torch::Tensor prefix(const torch::Tensor& query, size_t layer) const {
     const torch::Tensor p = components_.live(prompts_[layer]),
                         a = components_.live(attentions_[layer]);
-    const torch::Tensor k = torch::nn::functional::normalize(components_.live(keys_[layer]));
+    const torch::Tensor k = unit_length(components_.live(keys_[layer]));
     // cos(q * A_m, K_m) = q . (A_m * K_m / |K_m|) / |q * A_m|
     const torch::Tensor length = torch::mm(query.square(), a.square().t()).sqrt().clamp_min(1e-12);
     const torch::Tensor weights = torch::mm(query, (a * k).t()) / length;  // [B, m]

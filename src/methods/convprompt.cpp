@@ -148,7 +148,7 @@ class ConvPrompt final : public Method {
     head_norm_bias_.push_back(torch::zeros({D}));
     head_weight_.push_back(torch::randn({C, D}) * 0.02);
     head_bias_.push_back(torch::zeros({C}));
-    let_the_last_train();
+    train_only_last_task();
 
     shared_before_.clear();
     if (task_ == 0) return;
@@ -227,7 +227,7 @@ class ConvPrompt final : public Method {
     s("first_label", first_label_);
     s("first_kernel", first_kernel_);
     s("last_kernel", last_kernel_);
-    if (s.loading()) let_the_last_train();
+    if (s.loading()) train_only_last_task();
   }
 
  private:
@@ -285,11 +285,10 @@ class ConvPrompt final : public Method {
   }
 
   // Of each the last is the task's in hand; all others are as they will stay.
-  void let_the_last_train() {
+  void train_only_last_task() {
     for (auto* list : per_task()) {
       for (size_t i = 0; i < list->size(); ++i) {
         torch::Tensor& value = (*list)[i];
-        value = value.to(device_);
         value.set_requires_grad(i + 1 == list->size());
       }
     }

@@ -8,10 +8,14 @@
 
 namespace rep {
 
-/// Cosines [B, C] of rows [B, D] and [C, D], whose norms are at least 1e-12.
+/// x [.., D] with its rows divided by their lengths, or by 1e-12 where they are shorter.
+inline torch::Tensor unit_length(const torch::Tensor& x) {
+  return torch::nn::functional::normalize(x, torch::nn::functional::NormalizeFuncOptions().dim(-1));
+}
+
+/// Cosines [B, C] of rows [B, D] and [C, D].
 inline torch::Tensor cosines(const torch::Tensor& a, const torch::Tensor& b) {
-  const auto unit = [](const torch::Tensor& x) { return torch::nn::functional::normalize(x); };
-  return torch::mm(unit(a), unit(b).t());
+  return torch::mm(unit_length(a), unit_length(b).t());
 }
 
 /// The head that adapters are trained with, and that is thrown away: logits sigma cos(f, w_c), a

@@ -18,14 +18,6 @@
 
 namespace rep {
 
-namespace {
-
-torch::Tensor unit(const torch::Tensor& x) {
-  return torch::nn::functional::normalize(x, torch::nn::functional::NormalizeFuncOptions().dim(-1));
-}
-
-}  // namespace
-
 void complete_prototypes(const torch::Tensor& prototypes, const std::vector<int64_t>& task_sizes,
                          int64_t from) {
   const auto tasks = static_cast<int64_t>(task_sizes.size());
@@ -37,8 +29,7 @@ void complete_prototypes(const torch::Tensor& prototypes, const std::vector<int6
       if (j > i && j >= from) {
         const torch::Tensor old = prototypes.narrow(0, first, size);
         const torch::Tensor sources = prototypes.narrow(0, source, prototypes.size(0) - source);
-        const torch::Tensor alike =
-            torch::mm(unit(old.select(1, i)), unit(sources.select(1, i)).t()).softmax(1);
+        const torch::Tensor alike = cosines(old.select(1, i), sources.select(1, i)).softmax(1);
         old.select(1, j).copy_(torch::mm(alike, sources.select(1, j)));
       }
       source += task_sizes[static_cast<size_t>(j)];
@@ -51,8 +42,8 @@ torch::Tensor reweighted_logits(const torch::Tensor& features, const torch::Tens
                                 const std::vector<int64_t>& task_sizes, double alpha) {
   const int64_t S = features.size(1);
   // [S, B, C]
-  const torch::Tensor alike =
-      torch::matmul(unit(features).transpose(0, 1), unit(prototypes).permute({1, 2, 0}));
+  const torch::Tensor alike = torch::matmul(unit_length(features).transpose(0, 1),
+                                            unit_length(prototypes).permute({1, 2, 0}));
   const double others = S > 1 ? alpha / static_cast<double>(S - 1) : 0;
   torch::Tensor logits = others * alike.sum(0);
   int64_t first = 0;
@@ -101,6 +92,7 @@ class Ease final : public Method {
         features_(context),
         images_(context.images),
         num_classes_(context.num_classes),
+        num_tasks_(context.num_tasks),
         device_(context.device),
         prototypes_(torch::zeros({0, 0, features_.dim()}, context.device)),
         plain_(torch::zeros({0, features_.dim()}, context.device)),
@@ -179,8 +171,7 @@ class Ease final : public Method {
   }
 
   void state(State& s) override {
-    auto count = static_cast<int64_t>(sets_.size());
-    s("sets", count);
+    const int64_t count = s.count("sets", sets_.size(), num_tasks_);
     s("training", training_);
     while (static_cast<int64_t>(sets_.size()) < count) sets_.push_back(new_set());
     for (size_t i = 0; i < sets_.size(); ++i) {
@@ -189,9 +180,7 @@ class Ease final : public Method {
     s("prototype", prototypes_);
     s("plain_prototype", plain_);
     s("count", counts_);
-    Json sizes = task_sizes_;
-    s("task_sizes", sizes);
-    task_sizes_ = sizes.get<std::vector<int64_t>>();
+    s("task_sizes", task_sizes_);
     if (s.loading()) {
       for (size_t i = 0; i + (training_ ? 1 : 0) < sets_.size(); ++i) sets_[i].freeze();
       if (training_) head_ = CosineHead(features_.dim(), 1, device_);  // its sizes are the state's
@@ -227,7 +216,7 @@ class Ease final : public Method {
   Efficiency& efficiency_;
   FrozenFeatures features_;
   const TaskImages& images_;
-  int64_t num_classes_;
+  int64_t num_classes_, num_tasks_;
   torch::Device device_;
   std::vector<AdapterSet> sets_;      // one a task begun
   torch::Tensor prototypes_, plain_;  // of the classes learned: [C, S, D], [C, D]

@@ -5,13 +5,15 @@
 // distance. Differs from the authors' code (dipamgoswami/FeCAM d2479b7): each class is factorised
 // once, not inverted at every test, and keeps that factor; the common covariance, too, is of images
 // in their fixed view; in the ResNet form the first task is no exception (theirs takes a trained
-// head for its means).
+// head for its means). Of LAMDA-PILOT's form (`form: pilot`) only the classifier is here: theirs
+// first trains an adapter on task 0. Its ridge makes its matrices nearly the identity.
 #include "methods/fecam.h"
 
 #include <algorithm>
 #include <limits>
 
 #include "core/error.h"
+#include "methods/cosine_head.h"
 #include "methods/frozen_features.h"
 #include "methods/method.h"
 #include "tensor/torch.h"
@@ -23,8 +25,6 @@ namespace {
 using torch::Tensor;
 
 constexpr double kPilotRidge = 100;  // LAMDA-PILOT 2647455, models/fecam.py
-
-Tensor to_unit_length(const Tensor& x) { return torch::nn::functional::normalize(x); }
 
 Tensor covariance_of(const Tensor& x) {
   const Tensor centred = x - x.mean(0);
@@ -99,12 +99,12 @@ Tensor MahalanobisClasses::transformed(const Tensor& x) const {
 
 // What covariances are of.
 Tensor MahalanobisClasses::statistics_of(const Tensor& x) const {
-  return options_.form == "vit" ? to_unit_length(transformed(x)) : transformed(x);
+  return options_.form == "vit" ? unit_length(transformed(x)) : transformed(x);
 }
 
 Tensor MahalanobisClasses::mean_of(const Tensor& own) const {
   if (options_.form == "vit") return statistics_of(own).mean(0);
-  return to_unit_length(transformed(own.mean(0, /*keepdim=*/true))).squeeze(0);
+  return unit_length(transformed(own.mean(0, /*keepdim=*/true))).squeeze(0);
 }
 
 // M of the class whose features are `own`; of a diagonal one its diagonal [D].
@@ -167,7 +167,7 @@ void MahalanobisClasses::fit(const Tensor& features, const Tensor& labels, int64
 
 Tensor MahalanobisClasses::distances(const Tensor& features) const {
   torch::NoGradGuard no_grad;
-  const Tensor x = to_unit_length(transformed(features.to(torch::kDouble)));
+  const Tensor x = unit_length(transformed(features.to(torch::kDouble)));
   Tensor result = torch::full({x.size(0), means_.size(0)}, std::numeric_limits<double>::infinity(),
                               x.options());
   const Tensor known = known_.nonzero().squeeze(1);
@@ -195,10 +195,6 @@ void MahalanobisClasses::state(State& s) {
     if (s.loading() && known_.any().item<bool>()) common_factor_ = whitening(common_, -1);
   } else if (options_.covariance != "none") {
     s("factor", factors_);
-    if (!s.loading()) return;
-    for (Tensor& factor : factors_) {
-      if (factor.defined()) factor = factor.to(means_.device());
-    }
   }
 }
 

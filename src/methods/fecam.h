@@ -22,7 +22,7 @@ struct FecamOptions {
   void fields(Visitor&& visit) {
     visit("form", form, one_of({"vit", "resnet", "pilot"}),
           doc("Order of normalising features and taking statistics. vit: normalised first; resnet: "
-              "last; pilot: as LAMDA-PILOT."));
+              "last; pilot: as LAMDA-PILOT, without its adapter."));
     visit("covariance", covariance, one_of({"full", "diagonal", "common", "none"}),
           doc("Covariances: a full one or the variances for each class, one common to all, or "
               "none."));

@@ -99,6 +99,8 @@ class Gdumb final : public HeadMethod {
   }
 
   bool predicts_within_task() const override { return false; }  // it learns from the buffer alone
+  // CutMix mixes images of the whole batch.
+  bool can_share_batches() const override { return cutmix_ == 0; }
   int64_t bytes_until_full(int64_t images) const override {
     return buffer_.bytes_until_full(images);
   }

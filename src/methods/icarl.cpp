@@ -7,6 +7,7 @@
 
 #include <limits>
 
+#include "methods/cosine_head.h"
 #include "methods/head_methods.h"
 #include "methods/replay_buffer.h"
 #include "tensor/torch.h"
@@ -70,7 +71,7 @@ class Icarl final : public HeadMethod {
   }
 
   torch::Tensor predict(const Batch& batch) override {
-    const torch::Tensor f = unit(network_.features(network_.test_input(batch)));
+    const torch::Tensor f = unit_length(network_.features(network_.test_input(batch)));
     const torch::Tensor distance =
         f.square().sum(1, true) + means_.square().sum(1) - 2 * torch::mm(f, means_.t());
     // A class without images has no mean, seen or not.
@@ -118,9 +119,6 @@ class Icarl final : public HeadMethod {
  private:
   // Exemplars of each of so many classes.
   int64_t exemplars_of_each(int64_t seen) const { return std::max<int64_t>(1, capacity_ / seen); }
-  static torch::Tensor unit(const torch::Tensor& features) {
-    return torch::nn::functional::normalize(features);
-  }
 
   // Exemplars under the positions that they have in the training set, where their features may be
   // known.
@@ -142,7 +140,7 @@ class Icarl final : public HeadMethod {
     }
     std::vector<torch::Tensor> rows;
     images_.each_batch(own, [&](const Batch& batch) {
-      rows.push_back(unit(network_.features(network_.fixed_input(batch))).cpu());
+      rows.push_back(unit_length(network_.features(network_.fixed_input(batch))).cpu());
     });
     if (rows.empty()) return;
     for (const int64_t i : herding_order(torch::cat(rows), quota)) {
@@ -172,10 +170,10 @@ class Icarl final : public HeadMethod {
           return buffer_.image(own[first + static_cast<size_t>(i)]);
         });
         batch.indices = torch::tensor(indices, torch::kLong);
-        sum += unit(network_.features(network_.fixed_input(batch))).sum(0);
+        sum += unit_length(network_.features(network_.fixed_input(batch))).sum(0);
         batch.images = batch.images.flip(3);
         batch.indices = torch::full_like(batch.indices, std::numeric_limits<int64_t>::max());
-        sum += unit(network_.features(network_.fixed_input(batch))).sum(0);
+        sum += unit_length(network_.features(network_.fixed_input(batch))).sum(0);
       }
       means_[label].copy_(sum / sum.norm().clamp_min(1e-12));
     }

@@ -3,10 +3,11 @@
 // The idea in three lines: each task adds a low-rank branch to keys and values, whose
 // down-projection is not trained but chosen in directions that earlier tasks' inputs leave free; so
 // its up-projection can learn without moving what they computed. Branches add up and are folded
-// into the weights: a test is one plain pass. Differs from the authors' code: no k-means over
-// features, which nothing reads; earlier branches are folded while a task trains; where the first
-// task already uses half of all directions, the basis is exchanged for its complement (theirs keeps
-// it and calls it that).
+// into the weights: a test is one plain pass (beside weights in bf16 branches stay thin products).
+// Differs from the authors' code: no k-means over features, which nothing reads; earlier branches
+// are folded while a task trains; where the first task already uses half of all directions, the
+// basis is exchanged for its complement (theirs keeps it and calls it that); where fewer directions
+// than the rank are left free, a branch takes those alone (theirs goes on with used ones).
 #include "methods/inflora.h"
 
 #include <algorithm>
@@ -42,20 +43,24 @@ torch::Tensor SubspaceMemory::projected(const torch::Tensor& c, bool onto) const
   return options_.covariance_rule ? apply(c) : apply(apply(c).t());
 }
 
-torch::Tensor SubspaceMemory::design(const torch::Tensor& covariance, int64_t rank) const {
+torch::Tensor SubspaceMemory::design_down(const torch::Tensor& covariance, int64_t rank) const {
   const torch::Tensor c = covariance.to(torch::kCPU, torch::kDouble);
-  const auto [U, S] = left_vectors(projected(c, /*onto=*/left_));
-  return (U.narrow(1, 0, rank).t() / std::sqrt(3.0)).to(torch::kFloat).contiguous();
+  const auto [U, S] = left_vectors(projected(c, /*onto=*/is_free_space_));
+  // Left vectors behind the free ones are of the used space.
+  const int64_t count = std::min(rank, is_free_space_ ? columns() : c.size(0) - columns());
+  torch::Tensor down = torch::zeros({rank, c.size(0)});
+  down.narrow(0, 0, count).copy_(U.narrow(1, 0, count).t() / std::sqrt(3.0));
+  return down;
 }
 
 void SubspaceMemory::update(const torch::Tensor& covariance, double threshold) {
   const torch::Tensor c = covariance.to(torch::kCPU, torch::kDouble);
-  left_ ? give_up(c, threshold) : take_up(c, threshold);
+  is_free_space_ ? shrink_free(c, threshold) : extend_used(c, threshold);
   const int64_t D = c.size(0);
-  if (!options_.dual || left_ || columns() <= D / 2) return;
+  if (!options_.dual || is_free_space_ || columns() <= D / 2) return;
   const auto [U, S] = left_vectors(basis_.to(torch::kDouble));
   basis_ = U.narrow(1, columns(), D - columns()).to(torch::kFloat).contiguous();
-  left_ = true;
+  is_free_space_ = true;
 }
 
 // Of all directions.
@@ -63,7 +68,7 @@ double SubspaceMemory::energy_of(const torch::Tensor& c) const {
   return (options_.covariance_rule ? c.square().sum() : c.trace()).item<double>();
 }
 
-void SubspaceMemory::take_up(const torch::Tensor& c, double threshold) {
+void SubspaceMemory::extend_used(const torch::Tensor& c, double threshold) {
   const double energy = energy_of(c);
   const bool first = !basis_.defined();
   const auto [U, S] = left_vectors(projected(c, /*onto=*/false));
@@ -84,7 +89,7 @@ void SubspaceMemory::take_up(const torch::Tensor& c, double threshold) {
   basis_ = (first ? fresh : torch::cat({basis_, fresh}, 1)).contiguous();
 }
 
-void SubspaceMemory::give_up(const torch::Tensor& c, double threshold) {
+void SubspaceMemory::shrink_free(const torch::Tensor& c, double threshold) {
   const double energy = energy_of(c);
   const auto [U, S] = left_vectors(projected(c, /*onto=*/true));
   const torch::Tensor shares = (options_.covariance_rule ? S.square() : S) / energy;
@@ -99,7 +104,7 @@ void SubspaceMemory::give_up(const torch::Tensor& c, double threshold) {
 
 void SubspaceMemory::state(State& s) {
   s.on_cpu("basis", basis_);
-  s("left", left_);
+  s("free_space", is_free_space_);
 }
 
 // ---- the method ----
@@ -150,22 +155,23 @@ void InfLora::begin(const Task& task, const Images& images) {
   if (!branches_.empty()) branches_.back().freeze();
   training_ = false;
   fold();
-  measure_covariances(images);
+  measure_covariances(task, images);
   branches_.push_back(new_branch());
   training_ = true;
   if (covariances_.empty()) return;
   torch::NoGradGuard no_grad;
   const auto downs = branches_.back().downs();
   for (size_t i = 0; i < downs.size(); ++i) {
-    torch::Tensor(downs[i]).copy_(memories_[i].design(covariances_[i], options_.rank));
+    torch::Tensor(downs[i]).copy_(memories_[i].design_down(covariances_[i], options_.rank));
   }
+  covariances_.clear();  // K D^2 doubles, which training has no use for
 }
 
 void InfLora::end(const Task& task, const Images& images) {
   branches_.back().freeze();
   training_ = false;
   fold();
-  measure_covariances(images);
+  measure_covariances(task, images);
   if (covariances_.empty() || options_.memory == "none") return;
   const double share = static_cast<double>(task.index) / static_cast<double>(num_tasks_);
   for (size_t i = 0; i < memories_.size(); ++i) {
@@ -175,7 +181,7 @@ void InfLora::end(const Task& task, const Images& images) {
 
 // C = the mean of x x^T over all tokens of the images, of the blocks' norm1: of the pass that tests
 // take, whose inputs are those that a later task must not disturb.
-void InfLora::measure_covariances(const Images& images) {
+void InfLora::measure_covariances(const Task& task, const Images& images) {
   torch::NoGradGuard no_grad;
   covariances_.clear();
   const int64_t K = backbone_->depth(), D = backbone_->feature_dim();
@@ -194,6 +200,10 @@ void InfLora::measure_covariances(const Images& images) {
   if (tokens[0] == 0) return;
   for (size_t i = 0; i < sums.size(); ++i) {
     covariances_.push_back((sums[i] / tokens[i]).cpu());
+    if (!covariances_.back().isfinite().all().item<bool>()) {
+      throw Diverged("the features that inflora measures are not finite in task " +
+                     std::to_string(task.index + 1) + ", block " + std::to_string(i));
+    }
   }
 }
 
@@ -252,8 +262,7 @@ torch::Tensor InfLora::predict(const Batch& batch) {
 }
 
 void InfLora::state(State& s) {
-  auto count = static_cast<int64_t>(branches_.size());
-  s("branches", count);
+  const int64_t count = s.count("branches", branches_.size(), num_tasks_);
   s("training", training_);
   while (static_cast<int64_t>(branches_.size()) < count) branches_.push_back(new_branch());
   for (size_t i = 0; i < branches_.size(); ++i) {

@@ -15,7 +15,8 @@
 namespace rep {
 
 /// What earlier tasks use of a layer's inputs (DualGPM, Liang and Li, arXiv 2303.13856): an
-/// orthonormal basis F [D, k] of it or, once that has more than D / 2 columns, of what is left.
+/// orthonormal basis F [D, k] of it (DualGPM's type `remove`) or, once that has more than D / 2
+/// columns, of the free space, which is what they do not use (`retain`).
 class SubspaceMemory {
  public:
   struct Options {
@@ -25,26 +26,27 @@ class SubspaceMemory {
   };
   explicit SubspaceMemory(const Options& options) : options_(options) {}
 
-  /// A new branch's `down` [r, D]: r directions of most energy in what earlier tasks left of a
-  /// covariance C [D, D], over sqrt 3: as long as Linear's random rows are in the mean.
-  torch::Tensor design(const torch::Tensor& covariance, int64_t rank) const;
-  /// Takes up as many directions of C as it needs to hold the share `threshold` of its energy.
+  /// A new branch's `down` [r, D]: the r directions of most energy that a covariance C [D, D] has
+  /// in the free space, over sqrt 3: as long as Linear's random rows are in the mean. Rows beyond
+  /// the free directions are 0, so that nothing of `up` there ever learns.
+  torch::Tensor design_down(const torch::Tensor& covariance, int64_t rank) const;
+  /// Adds as many directions of C to the used ones as hold the share `threshold` of its energy.
   void update(const torch::Tensor& covariance, double threshold);
 
   int64_t columns() const { return basis_.defined() ? basis_.size(1) : 0; }
-  bool is_of_what_is_left() const { return left_; }
+  bool is_free_space() const { return is_free_space_; }
   const torch::Tensor& basis() const { return basis_; }  // float [D, k], undefined before a task
   void state(State& s);
 
  private:
   torch::Tensor projected(const torch::Tensor& c, bool onto) const;
   double energy_of(const torch::Tensor& c) const;
-  void take_up(const torch::Tensor& c, double threshold);
-  void give_up(const torch::Tensor& c, double threshold);
+  void extend_used(const torch::Tensor& c, double threshold);
+  void shrink_free(const torch::Tensor& c, double threshold);
 
   Options options_;
   torch::Tensor basis_;
-  bool left_ = false;  // F spans what is free
+  bool is_free_space_ = false;  // what F spans; else the used one
 };
 
 struct InfLoraOptions {
@@ -99,6 +101,7 @@ class InfLora final : public Method {
   void state(State& s) override;
 
   const std::vector<SubspaceMemory>& memories() const { return memories_; }
+  /// Of the pass after the last task; empty while a task trains.
   const std::vector<torch::Tensor>& last_covariances() const { return covariances_; }
 
  private:
@@ -106,7 +109,7 @@ class InfLora final : public Method {
   Lora new_branch() const;
   std::vector<BlockBranches> branches() const;
   void fold();
-  void measure_covariances(const Images& images);
+  void measure_covariances(const Task& task, const Images& images);
 
   InfLoraOptions options_;
   VisionTransformer backbone_;
@@ -118,7 +121,7 @@ class InfLora final : public Method {
   std::vector<Lora> branches_;              // one a task begun
   std::vector<BlockBranches> folded_;       // [K], of those that do not train
   std::vector<SubspaceMemory> memories_;    // [K]
-  std::vector<torch::Tensor> covariances_;  // [K], double [D, D], of the last pass; not carried
+  std::vector<torch::Tensor> covariances_;  // [K], double [D, D], after a task's end; not carried
   ClassRange trained_;
   bool training_ = false;  // the last branch
 };

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "methods/classifier.h"
+#include "methods/cosine_head.h"
 #include "methods/method.h"
 #include "methods/prompt_components.h"
 #include "tensor/torch.h"
@@ -50,8 +51,6 @@ struct OsPromptOptions {
     visit("qr", qr, doc("Query regularisation, of OS-Prompt++, in training only."));
   }
 };
-
-torch::Tensor unit_length(const torch::Tensor& x) { return torch::nn::functional::normalize(x); }
 
 class OsPrompt final : public Method {
  public:
@@ -137,7 +136,7 @@ class OsPrompt final : public Method {
  private:
   // cos(q, K_m): [B, m]
   torch::Tensor cosines(const torch::Tensor& query, size_t layer) const {
-    return torch::mm(unit_length(query), unit_length(components_.live(keys_[layer])).t());
+    return rep::cosines(query, components_.live(keys_[layer]));
   }
 
   // How far a layer's query is from the reference: a mean over images.

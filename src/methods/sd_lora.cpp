@@ -2,9 +2,10 @@
 // 2501.13198).
 // The idea in three lines: a task adds a low-rank branch to queries and values; those of earlier
 // tasks keep their direction, and only a magnitude for each is learned anew with it. Nothing is
-// selected at test: all branches are folded into the weights, a test is one plain pass. Differs
-// from the authors' code: earlier branches are one thin product each way instead of a loop; their
-// orthogonality term, which never enters the loss, is not computed; no second ViT is kept.
+// selected at test: all branches are folded into the weights, a test is one plain pass (beside
+// weights in bf16, and beside fc1 and fc2, branches stay thin products). Differs from the authors'
+// code: earlier branches are one thin product each way instead of a loop; their orthogonality term,
+// which never enters the loss, is not computed; no second ViT is kept.
 #include <cmath>
 #include <string>
 #include <vector>
@@ -38,8 +39,9 @@ struct SdLoraOptions {
           doc("A branch's magnitude: one for all blocks (the authors' code), or one for each "
               "(task_block)."));
     visit("carry_magnitudes", carry_magnitudes,
-          doc("Magnitudes of earlier branches continue; false: each task starts them anew (the "
-              "authors' code)."));
+          doc("Magnitudes of earlier branches continue, though the newest one's part jumps by 1 / "
+              "(|B| |A|) when it becomes a direction; false: each task restarts them (the authors' "
+              "code)."));
   }
 };
 
@@ -49,6 +51,7 @@ class SdLora final : public Method {
       : options_(options),
         backbone_(context.vit()),
         efficiency_(context.efficiency),
+        num_tasks_(context.num_tasks),
         device_(context.device),
         head_(backbone_->feature_dim(), context.num_classes, context.device,
               Classifier::Init::kKaiming) {
@@ -120,8 +123,7 @@ class SdLora final : public Method {
   }
 
   void state(State& s) override {
-    auto count = static_cast<int64_t>(branches_.size());
-    s("branches", count);
+    const int64_t count = s.count("branches", branches_.size(), num_tasks_);
     s("training", training_);
     while (static_cast<int64_t>(branches_.size()) < count) {
       branches_.push_back(new_branch(static_cast<int64_t>(branches_.size())));
@@ -135,7 +137,7 @@ class SdLora final : public Method {
     if (!s.loading() || branches_.empty()) return;
     for (size_t i = 0; i < directions(); ++i) branches_[i].freeze();
     if (!training_) branches_.back().freeze();
-    for (torch::Tensor& m : magnitudes_) m = m.to(device_).detach().set_requires_grad(training_);
+    for (torch::Tensor& m : magnitudes_) m = m.detach().set_requires_grad(training_);
     prepare();
   }
 
@@ -213,6 +215,7 @@ class SdLora final : public Method {
   SdLoraOptions options_;
   VisionTransformer backbone_;
   Efficiency& efficiency_;
+  int64_t num_tasks_;
   torch::Device device_;
   Classifier head_;
   std::vector<Lora> branches_;             // one a task begun, as they were trained

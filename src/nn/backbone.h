@@ -48,8 +48,8 @@ struct ForwardPlan {
   std::vector<double> scale;            // per block, on its residual branches; empty: 1
   bool proportional_attention = false;  // attention logits + log(size of the key's token)
   bool size_weighted = true;            // merged token = size-weighted mean
-  TokenRange outputs;                   // of [CLS | prompts], what the pass is for: its last block
-                                        // makes nothing else, which changes no value of them
+  TokenRange outputs;                   // of [CLS | prompts | extra], the only tokens that the last
+                                        // block computes, which changes no value of them
 
   bool skips(int64_t block) const { return !skip.empty() && skip[static_cast<size_t>(block)]; }
   bool detaches(int64_t block) const {

@@ -22,10 +22,9 @@ struct StepTime {
   int64_t epoch = 0;           // within the task
 };
 
-/// Draws a step's dropped blocks. ald: REP Algorithm 2, keep(t, l) = a(l) ((1 - theta_bar)
-/// e^(-gamma t)
-/// + theta_bar), a(l) = alpha once more than tau tokens were merged before block l, else 1. pld:
-/// 1 - l (1 - theta(t)) / K for l = 0.. (Zhang & He 2010.13369, as REP's published code does it).
+/// Draws a step's dropped blocks. ald: REP Algorithm 2, keep(t, l) = a(l) theta(t), a(l) = alpha
+/// once more than tau tokens were merged before block l, else 1. pld: 1 - l (1 - theta(t)) / K for
+/// l = 0.. (Zhang & He 2010.13369, as REP's published code does it). theta(t): keep_ratio().
 /// random: `keep` everywhere. `merge` is the merging schedule and `image_tokens` their number, so
 /// that merges are counted as they will be executed (a skipped block merges nothing; one that is
 /// left out of the backward pass only does). `prompted`: whether the method puts prompts into each
@@ -35,7 +34,8 @@ Drops draw_drops(const LayerDroppingConfig& config, const std::vector<int64_t>& 
                  int64_t image_tokens, const StepTime& time, double threshold,
                  const std::vector<bool>& prompted = {});
 
-/// Throws Error where the options contradict each other, or leave none of `depth` blocks to drop.
+/// Throws Error where the options contradict each other, or exempt_first leaves none of `depth`
+/// blocks to drop (exempt_prompted: StepPlanner::check_prompted_blocks).
 void check_dropping(const LayerDroppingConfig& config, int64_t depth);
 
 /// tau: `config.threshold` in merged tokens, or 2 n for "auto". Throws Error when it is neither.

@@ -8,7 +8,7 @@
 #include "nn/patch_sampling.h"
 
 #include <cmath>
-#include <limits>
+#include <map>
 
 #include "core/random.h"
 #include "tensor/torch.h"
@@ -46,9 +46,13 @@ torch::Tensor patch_uniforms(const StepTime& time, const torch::Tensor& indices,
   const torch::Tensor positions = indices.contiguous();
   const int64_t* position = positions.data_ptr<int64_t>();
   const auto key = [](int64_t value) { return static_cast<uint64_t>(value); };
+  std::map<int64_t, uint64_t> times;  // that a position has come by in the batch
   for (int64_t b = 0; b < indices.size(0); ++b) {
-    Random random({key(time.seed), key(static_cast<int64_t>(RandomUse::kPatchSampling)),
-                   key(time.task), key(time.task_iteration), key(position[b])});
+    const uint64_t seed = key(time.seed), use = static_cast<uint64_t>(RandomUse::kPatchSampling),
+                   task = key(time.task), step = key(time.task_iteration), image = key(position[b]),
+                   again = times[position[b]]++;
+    Random random = again == 0 ? Random({seed, use, task, step, image})
+                               : Random({seed, use, task, step, image, again});
     // Half of the smallest step added: never 0.
     for (int64_t j = 0; j < patches; ++j) *out++ = random.uniform() + 0x1.0p-54;
   }

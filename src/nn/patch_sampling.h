@@ -22,7 +22,8 @@ int64_t kept_patches(const TokenMergingConfig& config, int64_t patches);
 torch::Tensor patch_scores(const torch::Tensor& qkv, int64_t heads, bool times_values);
 
 /// Uniform numbers in (0, 1), one for every image and patch: double [B, P]. Those of an image are a
-/// function of the run's seed, the step and `indices`, its position in the data set.
+/// function of the run's seed, the step and `indices`, its position in the data set; of images that
+/// share one (made or mixed ones, which have none) also of their order in the batch.
 torch::Tensor patch_uniforms(const StepTime& time, const torch::Tensor& indices, int64_t patches);
 
 /// The patches that stay, rising: int64 [B, k], on the scores' device. cps: those with the largest

@@ -13,7 +13,7 @@ namespace rep {
 
 namespace {
 
-constexpr int64_t kTimesBefore = 2, kMostRecordings = 8, kMostSeen = 4096;
+constexpr int64_t kTimesBefore = 2, kMaxRecordings = 8, kMaxSeen = 4096;
 
 bool can_be_recorded(const ForwardPlan& plan) {
   const auto any = [](const std::vector<bool>& blocks) {
@@ -190,11 +190,11 @@ torch::Tensor RecordedPasses::operator()(const torch::Tensor& images, const Forw
   if (!recorder_ || !can_be_recorded(plan)) return pass_(images, plan);
   const torch::Tensor learned = in_one_row(learned_of(plan));
   const auto key = key_of(images, learned, plan);
-  if (seen_.size() >= kMostSeen && seen_.count(key) == 0) return pass_(images, plan);
+  if (seen_.size() >= kMaxSeen && seen_.count(key) == 0) return pass_(images, plan);
   Seen& seen = seen_[key];
   if (++seen.times <= kTimesBefore) return pass_(images, plan);
   if (!seen.recording) {
-    if (recordings_ == kMostRecordings) return pass_(images, plan);
+    if (recordings_ == kMaxRecordings) return pass_(images, plan);
     try {
       seen.recording = record(images, learned, plan);
       ++recordings_;

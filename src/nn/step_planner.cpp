@@ -57,6 +57,12 @@ void StepPlanner::check_prompted_blocks(const std::string& method) const {
     throw Error("efficiency.layer_dropping.exempt_prompted: " + method +
                 " puts no prompts of their own into blocks; set it to false, or take exempt_first");
   }
+  if (asked && std::all_of(prompted_.begin() + dropping_.exempt_first, prompted_.end(),
+                           [](bool has_prompts) { return has_prompts; })) {
+    throw Error("efficiency.layer_dropping.exempt_prompted: " + method +
+                " puts prompts into every block that could be dropped, so that none would be; set "
+                "it to false, or name fewer blocks as method.layers");
+  }
 }
 
 ForwardPlan StepPlanner::test_plan() const {

@@ -28,7 +28,8 @@ class StepPlanner {
   /// The blocks into which the method puts prompts of their own (prefixes; not tokens that enter
   /// with the image): what layer_dropping.exempt_prompted is about. A method names them when made.
   void set_prompted_blocks(const std::vector<int64_t>& blocks);
-  /// Throws Error where exempt_prompted is asked for and `method` named no blocks.
+  /// Throws Error where exempt_prompted is asked for and `method` named no blocks, or all that
+  /// could be dropped.
   void check_prompted_blocks(const std::string& method) const;
 
   ForwardPlan train_plan(const StepTime& time) const;

@@ -148,11 +148,11 @@ struct VisionTransformerImpl : Backbone {
   explicit VisionTransformerImpl(const VitOptions& options, const Drawn& drawn = {});
 
   /// images [B, 3, S, S] -> every token after the final norm, [B, N', D], in the order
-  /// [CLS | prompts | image tokens left], or those of plan.outputs. A prompt gets [CLS]'s position
-  /// added (l2p-pytorch).
+  /// [CLS | prompts | extra | image tokens left], or those of plan.outputs. A prompt gets [CLS]'s
+  /// position added (l2p-pytorch).
   torch::Tensor forward(const torch::Tensor& images, const ForwardPlan& plan = {});
   using Backbone::features;
-  /// images -> the [CLS] feature after the final norm, [B, D].
+  /// images -> the feature, as options.feature says, after the final norm, [B, D].
   torch::Tensor features(const torch::Tensor& images, const ForwardPlan& plan) override;
   int64_t feature_dim() const override { return options.embed_dim; }
   int64_t image_size() const override { return options.image_size; }

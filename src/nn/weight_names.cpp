@@ -257,8 +257,13 @@ TimmTensors renamed(const NamedTensors& tensors, const NameFamily& family,
       renamer.add_beside(name, tensor);
     }
   }
-  if (family.prepare) inside = family.prepare(inside);
-  for (const auto& [name, tensor] : inside) renamer.add(name, prefix + name, tensor);
+  if (family.prepare) {
+    for (const auto& [name, tensor, source] : family.prepare(inside)) {
+      renamer.add(name, prefix + source, tensor);
+    }
+  } else {
+    for (const auto& [name, tensor] : inside) renamer.add(name, prefix + name, tensor);
+  }
   renamer.finish();
   return result;
 }

@@ -19,6 +19,12 @@ struct Renaming {
 /// One way to name a ViT's tensors: one table, in one file (nn/weights_*.cpp). What no row names
 /// keeps its name, and is refused later unless timm has it.
 struct NameFamily {
+  struct Prepared {
+    std::string name;  // that the tables know
+    torch::Tensor tensor;
+    std::string source;  // the file's own
+  };
+
   const char* name;  // in messages; "" where nothing is to be said of it
   /// Two tensors that every file of the family has: by them it is known, and what stands before
   /// their names.
@@ -33,7 +39,7 @@ struct NameFamily {
   /// Rows of names that stand beside the backbone and not below its prefix.
   std::vector<Renaming> beside;
   /// What comes first, where names need more than a table.
-  NamedTensors (*prepare)(const NamedTensors& tensors) = nullptr;
+  std::vector<Prepared> (*prepare)(const NamedTensors& tensors) = nullptr;
 };
 
 const NameFamily& timm_family();          // and what differs from it in few names
@@ -53,7 +59,7 @@ torch::Tensor as_positions(const torch::Tensor& x);  // [N, D] -> [1, N, D]
 /// A file's tensors under timm's names.
 struct TimmTensors {
   NamedTensors tensors;
-  std::map<std::string, std::string> sources;  // the file's own name of each
+  std::map<std::string, std::string> sources;  // the file's own name of each, or of its stack
   std::vector<std::string> notes;              // what was done, for people
   std::string hint;  // "; ..." for a message that a tensor is missing, where one may help
 };

@@ -99,9 +99,11 @@ Json describe_files(const std::vector<std::string>& files) {
   for (const std::string& file : files) {
     bytes += static_cast<int64_t>(std::filesystem::file_size(file));
   }
-  Json json{{"path", files.front()}, {"sha256", digest_of_weight_files(files)}, {"bytes", bytes}};
+  std::vector<std::string> digests;
+  const std::string digest = digest_of_weight_files(files, &digests);
+  Json json{{"path", files.front()}, {"sha256", digest}, {"bytes", bytes}};
   for (size_t i = 1; i < files.size(); ++i) {
-    json["shards"][std::filesystem::path(files[i]).filename().string()] = sha256_of_file(files[i]);
+    json["shards"][std::filesystem::path(files[i]).filename().string()] = digests[i];
   }
   return json;
 }
@@ -143,20 +145,6 @@ std::string wanted_normalisation(const VitOptions& options, const WeightFile& fi
 }
 
 }  // namespace
-
-NamedTensors timm_names(const NamedTensors& google, const std::string& path) {
-  std::string prefix;
-  for (const auto& [name, tensor] : google) {
-    const std::string marker = "embedding/kernel";
-    const size_t at = name.size() < marker.size() ? 0 : name.size() - marker.size();
-    if (name.compare(at, std::string::npos, marker) == 0) prefix = name.substr(0, at);
-  }
-  return renamed(google, google_family(), prefix, path).tensors;
-}
-
-NamedTensors read_weights(const std::string& path, const std::string& key) {
-  return to_timm_names(read_weight_file(path, key).tensors, path).tensors;
-}
 
 WeightLoader::WeightLoader(const std::string& weights, const std::string& key,
                            const VitOptions& options)
@@ -227,7 +215,7 @@ torch::Tensor resample_positions(const torch::Tensor& pos_embed, int64_t grid, P
                                  int64_t tokens) {
   const int64_t patches = pos_embed.size(1) - tokens, width = pos_embed.size(2);
   const int64_t old_grid = grid_of(patches);
-  TORCH_CHECK(old_grid > 0, patches, " positions are no square");
+  TORCH_CHECK(old_grid > 0, patches, " positions are not a square");
   const torch::Tensor floats = pos_embed.to(torch::kFloat32);
   if (old_grid == grid) return floats;
   const torch::Tensor image = floats.narrow(1, tokens, patches)

@@ -13,15 +13,6 @@
 
 namespace rep {
 
-/// Every tensor of a weight file of any format and, with `key`, of a part of it
-/// (formats/weight_file.h); names that are known become timm's (nn/weight_names.h), others stay.
-/// Throws Error.
-NamedTensors read_weights(const std::string& path, const std::string& key = "");
-
-/// Google's names and layouts of a ViT (Flax, as in its .npz files) to timm's; other names stay.
-/// `path` names the file in messages.
-NamedTensors timm_names(const NamedTensors& google, const std::string& path);
-
 struct LoadedWeights {
   /// What loading did, for the result: {"path", "sha256", "bytes"}, "shards" of an index, "notes"
   /// where there is something to say of names and parts; or {"path": "random", "warning": ...}.

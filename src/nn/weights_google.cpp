@@ -16,8 +16,8 @@ torch::Tensor heads_out(const torch::Tensor& x) { return x.flatten(1).t(); }    
 torch::Tensor heads_bias(const torch::Tensor& x) { return x.flatten(); }               // [H, d]
 
 constexpr char kStack[] = "Transformer/encoderblock/";  // [blocks, ...]
-constexpr int64_t kMostBlocks = 100;
-constexpr size_t kMostArrays = 100000;  // that become of stacked ones
+constexpr int64_t kMaxBlocks = 100;
+constexpr size_t kMaxArrays = 100000;  // that become of stacked ones
 
 // A module's numbers: of vision_transformer, then of big_vision.
 std::vector<Renaming> google_block() {
@@ -47,19 +47,19 @@ std::vector<Renaming> google_block() {
   return rows;
 }
 
-NamedTensors unstacked(const NamedTensors& tensors) {
+std::vector<NameFamily::Prepared> unstacked(const NamedTensors& tensors) {
   const std::string stack = kStack;
-  NamedTensors result;
+  std::vector<NameFamily::Prepared> result;
   for (const auto& [name, tensor] : tensors) {
     if (name.compare(0, stack.size(), stack) != 0 || tensor.dim() == 0 ||
-        tensor.size(0) > kMostBlocks || result.size() > kMostArrays) {
-      result.emplace_back(name, tensor);
+        tensor.size(0) > kMaxBlocks || result.size() > kMaxArrays) {
+      result.push_back({name, tensor, name});
       continue;
     }
+    const std::string rest = "/" + name.substr(stack.size());
     for (int64_t i = 0; i < tensor.size(0); ++i) {
-      result.emplace_back(
-          "Transformer/encoderblock_" + std::to_string(i) + "/" + name.substr(stack.size()),
-          tensor.select(0, i));
+      result.push_back({"Transformer/encoderblock_" + std::to_string(i) + rest, tensor.select(0, i),
+                        name + "[" + std::to_string(i) + "]"});
     }
   }
   return result;

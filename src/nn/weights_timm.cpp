@@ -24,9 +24,9 @@ std::string without_chunk(const std::string& name) {
   return chunk > 0 && number_ends(chunk + 1) > 0 ? blocks + name.substr(chunk + 1) : name;
 }
 
-NamedTensors without_chunks(const NamedTensors& tensors) {
-  NamedTensors result;
-  for (const auto& [name, tensor] : tensors) result.emplace_back(without_chunk(name), tensor);
+std::vector<NameFamily::Prepared> without_chunks(const NamedTensors& tensors) {
+  std::vector<NameFamily::Prepared> result;
+  for (const auto& [name, tensor] : tensors) result.push_back({without_chunk(name), tensor, name});
   return result;
 }
 

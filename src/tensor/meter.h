@@ -51,8 +51,8 @@ PhaseCost metered();
 int64_t macs_so_far();
 /// Adds what a kernel of this program's own multiplied, which LibTorch does not see.
 void count_macs(int64_t macs);
-/// While it lives, what this thread multiplies is not counted: of products that are made again only
-/// to save memory.
+/// While it lives, MACs of this thread are not counted: those of recomputation (activation
+/// checkpointing).
 class UncountedMacs {
  public:
   UncountedMacs();
@@ -69,9 +69,9 @@ void reset_peak_tensor_bytes();
 void meter_cuda_device(int64_t index);
 /// The most that they held since the last reset of peaks; -1: no such device is metered.
 int64_t cuda_peak_bytes();
-/// The process's peak resident set (getrusage).
+/// The process's peak resident set: VmHWM of /proc/self/status, or getrusage's where there is none.
 int64_t peak_rss_bytes();
-/// From here on that is of what follows: what was freed goes back to the kernel before.
+/// From here on VmHWM is of what follows: what was freed goes back to the kernel before.
 void reset_peak_rss_bytes();
 
 }  // namespace rep

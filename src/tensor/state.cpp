@@ -20,6 +20,7 @@ torch::Tensor leading_part(torch::Tensor tensor, at::IntArrayRef sizes) {
   }
   return tensor;
 }
+constexpr int64_t kMaxTensors = 1 << 20;  // of a list
 
 template <class T>
 void value(const std::string& name, T& v, bool loading, Json& values) {
@@ -69,9 +70,7 @@ void State::visit(const std::string& name, torch::Tensor& tensor, const torch::D
 
 void State::visit(const std::string& name, std::vector<torch::Tensor>& tensors,
                   const torch::Device& device) {
-  auto count = static_cast<int64_t>(tensors.size());
-  (*this)(name + ".size", count);
-  tensors.resize(static_cast<size_t>(count));
+  tensors.resize(static_cast<size_t>(count(name + ".size", tensors.size(), kMaxTensors)));
   for (size_t i = 0; i < tensors.size(); ++i) {
     visit(name + "." + std::to_string(i), tensors[i], device);
   }
@@ -91,6 +90,21 @@ void State::operator()(const std::string& name, std::string& v) {
 }
 void State::operator()(const std::string& name, Json& v) {
   value(prefix_ + name, v, loading_, values_);
+}
+
+void State::operator()(const std::string& name, std::vector<int64_t>& v) {
+  value(prefix_ + name, v, loading_, values_);
+}
+
+int64_t State::count(const std::string& name, size_t size, int64_t most) {
+  auto count = static_cast<int64_t>(size);
+  (*this)(name, count);
+  if (loading_ && (count < 0 || count > most)) {
+    throw Error("checkpoint: entry '" + prefix_ + name + "' is " + std::to_string(count) +
+                ", not from 0 to " + std::to_string(most) +
+                "; the file is damaged, so start the run anew");
+  }
+  return count;
 }
 
 int64_t State::bytes() const {

@@ -43,6 +43,10 @@ class State {
   void operator()(const std::string& name, bool& value);
   void operator()(const std::string& name, std::string& value);
   void operator()(const std::string& name, Json& value);
+  void operator()(const std::string& name, std::vector<int64_t>& values);
+  /// How many things of a kind follow: `size` when saving. Throws Error when there would be more
+  /// than `most`, so that no checkpoint makes memory for them.
+  int64_t count(const std::string& name, size_t size, int64_t most);
 
   /// Names inside are prefixed "scope."
   template <class F>

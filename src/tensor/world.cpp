@@ -27,6 +27,7 @@ namespace {
 
 constexpr int64_t kMaxProcesses = 1 << 16;
 constexpr std::chrono::minutes kPatience{5};  // for the others to arrive
+constexpr double kRounding = 1e-3;            // of a norm; another sign is 2
 
 std::optional<int64_t> number_in_environment(const char* name, int64_t least, int64_t most) {
   const char* text = std::getenv(name);
@@ -52,6 +53,12 @@ int64_t port() {
   // Jobs beside each other on one machine must not meet.
   const auto job = number_in_environment("SLURM_JOB_ID", 0, int64_t{1} << 40);
   return job ? 20000 + *job % 20000 : 29500;
+}
+
+Error differ(const std::string& what) {
+  return Error(what +
+               " differ between the processes, which have computed different things; run one "
+               "process, or the same program on machines of one kind");
 }
 
 #ifdef REP_HAS_GLOO
@@ -210,11 +217,30 @@ void World::expect_equal(const std::vector<torch::Tensor>& values, const std::st
   }
   sum(sums);
   const torch::Tensor plain = sums.narrow(0, 0, kWords), squares = sums.narrow(0, kWords, kWords);
-  if (!torch::equal(squares * size_, plain * plain)) {
-    throw Error(what +
-                " differ between the processes, which have computed different things; run "
-                "one process, or the same program on machines of one kind");
+  if (!torch::equal(squares * size_, plain * plain)) throw differ(what);
+}
+
+void World::expect_close(const std::vector<torch::Tensor>& values, const std::string& what) const {
+  if (size_ == 1) return;
+  std::vector<int64_t> sizes;
+  for (const torch::Tensor& value : values) sizes.push_back(value.numel());
+  expect_equal({torch::tensor(sizes, torch::kLong)}, what);
+  std::vector<torch::Tensor> squares;  // of each: distances from the mean, and the values
+  for (const torch::Tensor& value : values) {
+    if (value.numel() == 0) continue;
+    const torch::Tensor own = value.detach().cpu().to(torch::kDouble).flatten();
+    torch::Tensor mean = own.clone();
+    sum(mean);
+    mean.div_(static_cast<double>(size_));
+    squares.push_back((own - mean).square().sum());
+    squares.push_back(own.square().sum());
   }
+  if (squares.empty()) return;
+  torch::Tensor sums = torch::stack(squares).view({-1, 2});
+  sum(sums);
+  // Not >: what is no number is not close to anything.
+  const torch::Tensor close = sums.select(1, 0).le(kRounding * kRounding * sums.select(1, 1));
+  if (!close.all().item<bool>()) throw differ(what);
 }
 
 }  // namespace rep

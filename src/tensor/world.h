@@ -51,6 +51,10 @@ class World {
   /// Throws Error unless `values` are the same, bit for bit, in all processes: what every process
   /// computes for itself has gone apart. `what` names them.
   void expect_equal(const std::vector<torch::Tensor>& values, const std::string& what) const;
+  /// Throws Error where one of `values` differs by more than rounding: by a thousandth of its norm,
+  /// in the root of the mean square over all processes. For what GPUs compute, each for itself,
+  /// whose sums have no fixed order.
+  void expect_close(const std::vector<torch::Tensor>& values, const std::string& what) const;
 
  private:
   struct Group;
