@@ -2,6 +2,7 @@
 # shells complete by, where GNU and Debian keep such things. scripts/package.sh makes the Debian package.
 include(GNUInstallDirs)
 
+set(CMAKE_SKIP_INSTALL_ALL_DEPENDENCY ON)  # cpack would build the tests first
 set_target_properties(rep PROPERTIES INSTALL_RPATH_USE_LINK_PATH ON)  # for a LibTorch outside the system's folders
 install(TARGETS rep RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(DIRECTORY configs DESTINATION ${CMAKE_INSTALL_DATADIR}/rep)
@@ -11,8 +12,11 @@ install(FILES docs/rep.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
 # Documents lie to each other as in the source, so that their links hold.
 install(FILES README.md CHANGELOG.md CONTRIBUTING.md CITATION.cff LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME copyright)
-install(DIRECTORY docs results datasets DESTINATION ${CMAKE_INSTALL_DOCDIR}
-        FILES_MATCHING PATTERN "*.md" PATTERN "*.svg" PATTERN "*.png")
+install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR} FILES_MATCHING PATTERN "*.md")
+install(FILES datasets/README.md DESTINATION ${CMAKE_INSTALL_DOCDIR}/datasets)
+file(GLOB rep_results CONFIGURE_DEPENDS results/*.md)  # beside them lie a user's own runs
+install(FILES ${rep_results} DESTINATION ${CMAKE_INSTALL_DOCDIR}/results)
+install(DIRECTORY results/figures DESTINATION ${CMAKE_INSTALL_DOCDIR}/results)
 
 # The program itself says how to complete its command line.
 install(CODE "

@@ -64,15 +64,6 @@ TEST(CommandLine, AMistypedFlagIsExitCodeTwo) {
   EXPECT_EQ(rep_command("").exit_code, 2);
 }
 
-TEST(CommandLine, HelpOfEveryCommandHasAnExample) {
-  for (const char* command :
-       {"run", "sweep", "check", "list", "inspect", "bench", "plan", "pretrain", "report"}) {
-    const Finished help = rep_command(std::string(command) + " --help");
-    EXPECT_EQ(help.exit_code, 0);
-    EXPECT_NE(help.output.find("Example: rep "), std::string::npos) << command;
-  }
-}
-
 TEST(CommandLine, ListIsJson) {
   const Finished list = rep_command("list --json");
   ASSERT_EQ(list.exit_code, 0);

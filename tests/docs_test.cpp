@@ -119,10 +119,11 @@ const std::string& scratch() {
       }
     }
     const Finished ready = shell_command(
-        "cd " + made +
-        " && " REP_EXECUTABLE
-        " pretrain configs/quickstart-pretrain.yaml -q --output FILE && cp FILE weights/FILE && cp "
-        "FILE weights/vit_tiny.safetensors && " REP_EXECUTABLE " run CONFIG.yaml -q --output DIR");
+        "set -e; cd " + made +
+        "; " REP_EXECUTABLE
+        " pretrain configs/quickstart-pretrain.yaml -q --output weights/vit_tiny.safetensors; "
+        "cp weights/vit_tiny.safetensors FILE; cp FILE weights/FILE; " REP_EXECUTABLE
+        " run CONFIG.yaml -q --output DIR");
     EXPECT_EQ(ready.exit_code, 0) << ready.output;
     return made;
   }();
@@ -131,8 +132,10 @@ const std::string& scratch() {
 
 /// As people type it, but with the smallest ViT, and `rep` the built program.
 Finished run_as_typed(const std::string& command) {
-  const std::string typed =
+  std::string typed =
       std::regex_replace(command, std::regex("vit_(tiny|base|large)_patch16_224"), "vit_nano");
+  typed = std::regex_replace(typed, std::regex("pretrain CONFIG.yaml"),
+                             "pretrain configs/quickstart-pretrain.yaml");
   return shell_command("cd " + scratch() + " && export PATH=" +
                        fs::path(REP_EXECUTABLE).parent_path().string() + ":$PATH && " + typed);
 }

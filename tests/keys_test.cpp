@@ -89,7 +89,7 @@ TEST(Keys, HaveTheirTypeDefaultBoundsAndSource) {
   EXPECT_EQ(ratio["source"], "arXiv 2604.07399");
   const Json& merging = field_of(keys["experiment"], "efficiency.token_merging");
   EXPECT_EQ(merging["type"], "object");
-  EXPECT_EQ(field_of(keys["methods"]["icarl"], "method.policy")["enum"], Json({"herding"}))
+  EXPECT_EQ(field_of(keys["methods"]["icarl"], "method.policy")["enum"], Json::array({"herding"}))
       << "a shared option has each method's own words";
   EXPECT_EQ(field_of(keys["methods"]["sd_lora"], "method.targets")["items"], "string");
 }

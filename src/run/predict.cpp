@@ -1,12 +1,11 @@
 #include "run/predict.h"
 
 #include <algorithm>
-#include <atomic>
 #include <numeric>
-#include <thread>
 #include <utility>
 
 #include "core/error.h"
+#include "core/parallel.h"
 #include "core/random.h"
 #include "tensor/device.h"
 #include "tensor/torch.h"
@@ -21,6 +20,7 @@ class NamedFiles final : public Dataset {
       : paths_(paths), labels_(paths.size(), 0), exif_(exif) {}
   const std::vector<int64_t>& labels() const override { return labels_; }
   const std::vector<std::string>& class_names() const override { return names_; }
+  std::string path(int64_t index) const override { return paths_.at(static_cast<size_t>(index)); }
   Image image(int64_t index) const override { return read_image(path(index)); }
   void part(int64_t index, const Wanted& wanted, ImagePart& out) const override {
     read_part(path(index), exif_, wanted, out);
@@ -28,8 +28,6 @@ class NamedFiles final : public Dataset {
   std::string fingerprint() const override { return ""; }
 
  private:
-  const std::string& path(int64_t index) const { return paths_.at(static_cast<size_t>(index)); }
-
   const std::vector<std::string>& paths_;
   std::vector<int64_t> labels_;
   std::vector<std::string> names_;
@@ -43,23 +41,15 @@ torch::Tensor decode(const NamedFiles& files, const Transform& view, int64_t wor
   const int64_t size = view.size(), count = files.size();
   const torch::Tensor images = torch::empty({count, 3, size, size}, torch::kFloat);
   float* const out = images.data_ptr<float>();
-  std::atomic<int64_t> next{0};
-  const auto work = [&] {
-    ImagePart part;
-    for (int64_t i = next++; i < count; i = next++) {
-      try {
-        const View wanted = view.fetch(files, i, Random({0}), part);  // of a test: nothing is drawn
-        view.apply(part, wanted, out + i * 3 * size * size);
-      } catch (const Error& error) {
-        predictions[static_cast<size_t>(i)].fault = error.what();
-      }
+  parallel_for(count, workers, [&](int64_t i) {
+    try {
+      ImagePart part;
+      const View wanted = view.fetch(files, i, Random({0}), part);  // of a test: nothing is drawn
+      view.apply(part, wanted, out + i * 3 * size * size);
+    } catch (const Error& error) {
+      predictions[static_cast<size_t>(i)].fault = error.what();
     }
-  };
-  std::vector<std::thread> threads;
-  for (int64_t i = 1; i < std::min(workers, count); ++i) threads.emplace_back(work);
-  work();
-  for (std::thread& thread : threads) thread.join();
-
+  });
   std::vector<int64_t> decoded;
   for (int64_t i = 0; i < count; ++i) {
     if (predictions[static_cast<size_t>(i)].fault.empty()) decoded.push_back(i);
