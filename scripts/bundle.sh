@@ -62,11 +62,6 @@ libraries() {
   fi | sed -n 's/^[[:space:]]*\([^ ]*\) => \([^ ]*\).*/\1 \2/p'
 }
 
-# Part of the C library, which has to be the system's.
-is_of_libc() {
-  [[ $1 =~ ^(libc|libm|libdl|librt|libpthread|libresolv|libutil|libmvec|libnsl|libanl)\.so || $1 == ld-linux* ]]
-}
-
 rm -rf "$output"
 mkdir -p "$output"/{bin,lib}
 cp "$program" "$output/bin/rep"

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Leaves in a folder of libraries only those that a program uses, and makes them find each other there.
 
-usage: scripts/bundle_libraries.py PROGRAM FOLDER [--compiler CC]
+usage: scripts/bundle_libraries.py PROGRAM FOLDER [--compiler CC] [--keep-named]
 
 FOLDER holds all that the dynamic linker loads for PROGRAM, under the names by which it is asked for. A library stays when
-a symbol that PROGRAM or a library that stays lacks is found in it first; what goes is struck from the others' lists.
+a symbol that PROGRAM or a library that stays lacks is found in it first (--keep-named: or when PROGRAM names it); what
+goes is struck from the others' lists.
 GDAL and GDCM (maps, DICOM), which OpenCV's decoders ask for and rep never lets it use, become stand-ins made with CC
-(gcc), whose functions do nothing: they would bring a hundred libraries of their own. Needs readelf and patchelf.
-scripts/bundle.sh and scripts/gpu_check.sh call this.
+(gcc), whose functions do nothing: they would bring a hundred libraries of their own. Needs readelf and patchelf. scripts/bundle.sh and
+scripts/gpu_packages.sh call this.
 """
 import argparse
 import os
@@ -43,9 +44,10 @@ def symbols(path):
 
 
 class Bundle:
-    def __init__(self, program, folder):
-        self.program, self.folder = program, folder
-        self.paths = {name: os.path.join(folder, name) for name in os.listdir(folder)}
+    def __init__(self, program, folder, keep_named):
+        self.program = program
+        self.paths = {name: os.path.join(folder, name) for name in os.listdir(folder) if ".so" in name}
+        self.kept = [name for name in needed(program) if keep_named and name in self.paths]
         self.read()
 
     def read(self):
@@ -64,7 +66,8 @@ class Bundle:
 
     def used(self):
         """Library -> the names of symbols for which it is used."""
-        order, used, queue = self.order(), {}, [symbols(self.program)[1]]
+        order, used = self.order(), {name: set() for name in self.kept}
+        queue = [symbols(self.program)[1]] + [self.symbols[name][1] for name in self.kept]
         while queue:
             for symbol in queue.pop():
                 for name in order:
@@ -112,8 +115,9 @@ def main():
     parser.add_argument("program")
     parser.add_argument("folder")
     parser.add_argument("--compiler", default="gcc")
+    parser.add_argument("--keep-named", action="store_true")
     options = parser.parse_args()
-    bundle = Bundle(options.program, options.folder)
+    bundle = Bundle(options.program, options.folder, options.keep_named)
     bundle.replace(options.compiler)
     bundle.prune()
 

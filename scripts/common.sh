@@ -73,3 +73,20 @@ make_debian() {
     fail "debootstrap: $(tail -n 1 "$folder.log")"
   mv "$folder.part" "$folder"
 }
+
+# Whether library $1 is part of the C library, which has to be the system's.
+is_of_libc() {
+  [[ $1 =~ ^(libc|libm|libdl|librt|libpthread|libresolv|libutil|libmvec|libnsl|libanl)\.so || $1 == ld-linux* ]]
+}
+
+# How many files to compile at once: one takes up to 1.5 GB, so as many as fit into memory, and no more than there are
+# cores.
+choose_jobs() {
+  local cores kib limit fit
+  cores=$(nproc)
+  kib=$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo)
+  limit=$(cat /sys/fs/cgroup/memory.max 2>/dev/null || true)  # of a container, in bytes, or "max"
+  if [[ $limit =~ ^[0-9]+$ ]] && ((limit / 1024 < kib)); then kib=$((limit / 1024)); fi
+  fit=$((kib / (1536 * 1024)))
+  echo $((fit < 1 ? 1 : fit < cores ? fit : cores))
+}

@@ -110,17 +110,6 @@ select_blas() {
   done
 }
 
-# One compilation takes up to 1.5 GB: as many as fit into memory, and no more than there are cores.
-choose_jobs() {
-  local cores kib limit fit
-  cores=$(nproc)
-  kib=$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo)
-  limit=$(cat /sys/fs/cgroup/memory.max 2>/dev/null || true)  # of a container, in bytes, or "max"
-  if [[ $limit =~ ^[0-9]+$ ]] && ((limit / 1024 < kib)); then kib=$((limit / 1024)); fi
-  fit=$((kib / (1536 * 1024)))
-  echo $((fit < 1 ? 1 : fit < cores ? fit : cores))
-}
-
 if [[ $install == yes ]]; then
   install_packages
   if [[ -z $torch ]]; then select_blas; fi

@@ -247,6 +247,7 @@ TEST(CommandLine, BenchMeasuresEveryPhaseInUnitsOfAPlainForward) {
                           "peak_tensor_bytes", "peak_rss_bytes", "macs_per_step"}) {
     EXPECT_GT(result[key].get<double>(), 0) << key;
   }
+  EXPECT_TRUE(result["cuda_peak_bytes"].is_null()) << "no GPU is in use";
   // An exact count: select, forward and backward of every step alike.
   const double select = result["macs_by_phase"]["select"],
                forward = result["macs_by_phase"]["forward"];

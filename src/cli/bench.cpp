@@ -46,6 +46,10 @@ void print(const Json& result) {
   line("of the machine's matmul rate", 100 * result["matmul_fraction"].get<double>(), "%");
   std::printf("  %-28s %10sB\n", "peak tensor memory",
               human(result["peak_tensor_bytes"].get<double>()).c_str());
+  if (!result["cuda_peak_bytes"].is_null()) {
+    std::printf("  %-28s %10sB\n", "peak on the GPU",
+                human(result["cuda_peak_bytes"].get<double>()).c_str());
+  }
   std::printf("  %-28s %10sMAC\n", "a step", human(result["macs_per_step"].get<double>()).c_str());
 }
 

@@ -58,7 +58,7 @@ double matmul_rate(const torch::Device& device, torch::ScalarType type, int64_t 
 struct Timing {
   std::vector<double> steps, units;
   std::vector<PhaseCost> phases;  // of each step
-  int64_t peak = 0;
+  int64_t peak = 0, cuda_peak = -1;
 };
 
 Json spread(const std::vector<double>& seconds) {
@@ -91,6 +91,7 @@ Timing time_steps(Session& session, int64_t warmup, const std::function<double()
       timing.steps.push_back(seconds);
       timing.phases.push_back(cost);
       timing.peak = std::max(timing.peak, peak_tensor_bytes());
+      timing.cuda_peak = std::max(timing.cuda_peak, cuda_peak_bytes());
     }
     if (unit) timing.units.push_back(unit());
     reset_peak_tensor_bytes();
@@ -209,6 +210,7 @@ Json bench(const Config& asked, int64_t steps, int64_t warmup, bool reference) {
           {"matmul_flops_per_second", {{"fp32", fp32}, {"bf16", bf16}}},
           {"matmul_fraction", 2 * phases.step_macs / step / (is_fp32 ? fp32 : bf16)},
           {"peak_tensor_bytes", timing.peak},
+          {"cuda_peak_bytes", timing.cuda_peak < 0 ? Json() : Json(timing.cuda_peak)},
           {"peak_rss_bytes", peak_rss},
           {"macs_per_step", phases.step_macs},
           {"macs_by_phase", phases.macs}};
