@@ -39,5 +39,6 @@ if [[ $slurm == yes ]]; then exec scripts/test_slurm.sh "$folder"; fi
 ctest=$(dirname "$(find_cmake)")/ctest
 if [[ ${CI:-} != true && -t 1 ]]; then selection+=(--progress); fi
 say "testing $folder"
-exec "$ctest" --test-dir "$folder" --output-on-failure --no-tests=error --timeout 1200 \
+# Two at a time: most tests are of one thread.
+exec "$ctest" --test-dir "$folder" --output-on-failure --no-tests=error --timeout 1200 --parallel 2 \
   "${selection[@]}"

@@ -68,7 +68,7 @@ TEST(Selection, OpensNoTestImageBeforeTheChoiceAndTestsThatOnce) {
     double sum = 0;
     for (const std::string directory : setting.at("runs")) {
       const nlohmann::json result = read_json(out + "/" + directory + "/result.json");
-      EXPECT_EQ(schema_violation(result, schema, schema), "");
+      EXPECT_EQ(schema_violation(result, schema), "");
       EXPECT_EQ(result.at("evaluated_on"), "validation");
       EXPECT_NE(result.at("notes").dump().find("kept out of training"), std::string::npos);
       EXPECT_EQ(result["config"]["stream"]["validation"], 0.2);

@@ -44,7 +44,7 @@ int64_t classes_of(const Config& config) {
     std::replace(name.begin(), name.end(), '-', '_');
   }
   const auto found = kClassesOf.find(name);
-  return found == kClassesOf.end() ? 0 : found->second;
+  return found == kClassesOf.end() ? 12 : found->second;  // any pictures
 }
 
 std::vector<std::string> stand_ins(const Config& config) {
@@ -55,7 +55,11 @@ std::vector<std::string> stand_ins(const Config& config) {
                         ", train_per_class: 2, test_per_class: 1}");
   }
   if (config.backbone.name.rfind("vit_nano", 0) != 0 && config.backbone.name != "resnet18") {
-    overrides.push_back("backbone.name=vit_tiny_patch16_224");
+    // ConvPrompt has no more keys than the width.
+    const bool wide =
+        config.method.name == "convprompt" && config.backbone.name != "vit_tiny_patch16_224";
+    overrides.push_back(std::string("backbone.name=vit_") + (wide ? "small" : "tiny") +
+                        "_patch16_224");
   }
   overrides.push_back("backbone.weights=random");
   if (!config.efficiency.query_backbone.name.empty()) {
@@ -81,7 +85,8 @@ TEST_P(ShippedConfiguration, TakesItsFirstStep) {
   Position position;
   position.task = task->index;
   train_task(session, *task, position, {});
-  EXPECT_GE(position.iteration, 1);
+  // Class statistics take no steps.
+  EXPECT_EQ(position.iteration, session.learner.method->parameters().empty() ? 0 : 1);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, ShippedConfiguration, ::testing::ValuesIn(shipped()),

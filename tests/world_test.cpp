@@ -113,19 +113,6 @@ INSTANTIATE_TEST_SUITE_P(Methods, TwoProcesses,
                                            "inflora", "sd_lora", "aper", "ease", "apt", "os_prompt",
                                            "cps_prompt"));
 
-// Their gradients are averaged all the same: heads and up-projections stay alike, bit for bit.
-TEST(World, RefusesBranchesThatEachProcessDesignsOtherwise) {
-  if (simd_level() == SimdLevel::kNone) GTEST_SKIP() << "there is nothing to hold it to less";
-  const std::string folder = fresh_folder("world_kinds");
-  const std::string config = write_text(folder + "/c.yaml", small_experiment("inflora"));
-  const Finished run = run_together(2, "run " + config + " -q --output " + folder + "/out",
-                                    {"", "ONEDNN_MAX_CPU_ISA=AVX "});
-  EXPECT_EQ(run.exit_code, 1);
-  EXPECT_NE(run.output.find("the numbers with which task 1 begins differ between the processes"),
-            std::string::npos)
-      << run.output;
-}
-
 /// Whether two processes take what `compare` is given by each of them.
 bool two_agree(const std::function<void(const World& world)>& compare) {
   static int port = 24000 + static_cast<int>(::getpid()) % 8000;

@@ -19,35 +19,43 @@ namespace rep {
 namespace {
 
 struct ContinuedOptions {
-  Section before, added;                 // data sets
-  std::vector<std::string> class_names;  // of `before`
-  std::string fingerprint;               // of both its splits, "TRAIN-TEST"
-  std::vector<int64_t> train_images;     // by class of `before`; the sum alone is sure
-  std::vector<int64_t> test_images;
+  Section before, added;
+  std::vector<std::string> class_names;
+  std::string fingerprint;
+  std::vector<int64_t> train_images, test_images;
 
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("before", before);
-    visit("added", added);
-    visit("class_names", class_names);
-    visit("fingerprint", fingerprint);
-    visit("train_images", train_images);
-    visit("test_images", test_images);
+    visit("before", before,
+          doc("The finished run's data set and its options; rep learn writes all of these."));
+    visit("added", added, doc("The data set of new classes and its options."));
+    visit("class_names", class_names, doc("Names of the classes of before."));
+    visit("fingerprint", fingerprint, doc("Fingerprints of the splits of before, as TRAIN-TEST."));
+    visit("train_images", train_images,
+          doc("Training images of each class of before; their sum alone is sure.", "images"));
+    visit("test_images", test_images, doc("Test images of each class of before.", "images"));
   }
 };
 
+// A name alone, of which the defaults are wanted, has no data sets within.
 ContinuedOptions read_continued(const Section& section) {
   auto options = read_section<ContinuedOptions>(section);
   for (Section* inner : {&options.before, &options.added}) {
-    if (inner->name.empty()) {
-      throw Error(section.where +
-                  ": continued takes up another run's data set (before) and a new "
-                  "one (added); rep learn writes such a configuration");
-    }
+    if (inner->name.empty()) continue;
     const DatasetKind& kind = Registry<DatasetKind>::get().at(inner->name).value;
     SectionOptions resolved = kind.options(*inner);
     inner->effective = std::move(resolved.effective);
     inner->identity = std::move(resolved.identity);
+  }
+  return options;
+}
+
+ContinuedOptions read_whole(const Section& section) {
+  ContinuedOptions options = read_continued(section);
+  if (options.before.name.empty() || options.added.name.empty()) {
+    throw Error(section.where +
+                ": continued takes up another run's data set (before) and a new one (added); rep "
+                "learn writes such a configuration");
   }
   for (const auto* counts : {&options.train_images, &options.test_images}) {
     if (counts->size() == options.class_names.size() &&
@@ -55,8 +63,7 @@ ContinuedOptions read_continued(const Section& section) {
       continue;
     }
     throw Error(section.where +
-                ": train_images and test_images count the images of each of "
-                "class_names");
+                ": train_images and test_images count the images of each of class_names");
   }
   return options;
 }
@@ -166,15 +173,18 @@ const Registered<DatasetKind> kContinued{
     "continued",
     "a finished run's data set and a folder of new classes, as rep learn joins them",
     {[](const Section& section, Split split, int64_t seed) -> std::unique_ptr<Dataset> {
-       return std::make_unique<Continued>(read_continued(section), split, seed);
+       return std::make_unique<Continued>(read_whole(section), split, seed);
      },
      [](const Section& section) {
        const ContinuedOptions options = read_continued(section);
-       SectionOptions json{{{"name", section.name}}, {{"name", section.name}}};
+       const Json name{{"name", section.name}};
+       SectionOptions json{name, name, name};
        json.effective.update(to_json(options));
        json.identity.update(to_json(options, FieldWriter::Which::kIdentity));
+       json.defaults.update(to_json(ContinuedOptions(), FieldWriter::Which::kIdentity));
        return json;
-     }}};
+     },
+     describe_fields<ContinuedOptions>}};
 
 }  // namespace
 }  // namespace rep

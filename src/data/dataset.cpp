@@ -48,6 +48,10 @@ class ChosenImages : public Dataset {
   std::string path(int64_t index) const override {
     return whole_->path(indices_.at(static_cast<size_t>(index)));
   }
+  int64_t first_available() const override {
+    return std::lower_bound(indices_.begin(), indices_.end(), whole_->first_available()) -
+           indices_.begin();
+  }
   int64_t stored_bytes(int64_t index) const override {
     return whole_->stored_bytes(indices_.at(static_cast<size_t>(index)));
   }

@@ -15,20 +15,25 @@ namespace rep {
 namespace {
 
 struct DomainFolderOptions : ImageFilesOptions {
-  std::string train = "train", test = "test";  // folders below root
-  double test_share = 0;   // > 0: root holds the domains, and this share of each class of each is
-                           // for testing
-  int64_t split_seed = 0;  // draws that share
-  std::string train_list, test_list;  // files of "path label" lines, paths below root
+  std::string train = "train", test = "test";
+  double test_share = 0;
+  int64_t split_seed = 0;
+  std::string train_list, test_list;
   template <class Visitor>
   void fields(Visitor&& visit) {
     common_fields(visit);
-    visit("train", train);
-    visit("test", test);
-    visit("test_share", test_share, between(0, 0.9));
-    visit("split_seed", split_seed, at_least(0));
-    visit("train_list", train_list);
-    visit("test_list", test_list);
+    visit("train", train,
+          doc("Folder of training images, below root: a folder for each domain, and in it one for "
+              "each class."));
+    visit("test", test, doc("Folder of test images, below root."));
+    visit("test_share", test_share, between(0, 0.9),
+          doc("Above 0: root holds the domains themselves, and this fraction of each class of each "
+              "is for testing."));
+    visit("split_seed", split_seed, at_least(0), doc("Seed of that choice."));
+    visit("train_list", train_list,
+          doc("File of 'path label' lines that names the training images, in place of the folder; "
+              "paths begin DOMAIN/CLASS below root."));
+    visit("test_list", test_list, doc("The same for the test images."));
   }
   /// Whether the domains lie in the root itself.
   bool is_shared() const { return test_share > 0 || !train_list.empty() || !test_list.empty(); }
@@ -139,7 +144,8 @@ const Registered<DatasetKind> kDomainFolder{
        const auto options = read_section<DomainFolderOptions>(section);
        return with_options(open(options, split), options);
      },
-     [](const Section& section) { return section_json<DomainFolderOptions>(section); }}};
+     [](const Section& section) { return section_json<DomainFolderOptions>(section); },
+     describe_fields<DomainFolderOptions>}};
 
 }  // namespace
 }  // namespace rep

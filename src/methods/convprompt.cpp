@@ -289,6 +289,7 @@ class ConvPrompt final : public Method {
     for (auto* list : per_task()) {
       for (size_t i = 0; i < list->size(); ++i) {
         torch::Tensor& value = (*list)[i];
+        value = value.to(device_);  // a new task's was drawn on the CPU
         value.set_requires_grad(i + 1 == list->size());
       }
     }

@@ -8,14 +8,14 @@ namespace rep {
 
 namespace {
 
-torch::Tensor trained(const torch::Tensor& values, const torch::Device& device) {
+torch::Tensor trained_tensor(const torch::Tensor& values, const torch::Device& device) {
   return values.to(device).set_requires_grad(true);
 }
 
 // U(+-1/sqrt(fan_in)): the weights and biases of torch.nn.Linear and Conv2d.
 torch::Tensor uniform(at::IntArrayRef shape, int64_t fan_in, const torch::Device& device) {
   const double bound = 1 / std::sqrt(static_cast<double>(fan_in));
-  return trained((torch::rand(shape) * 2 - 1) * bound, device);
+  return trained_tensor((torch::rand(shape) * 2 - 1) * bound, device);
 }
 
 torch::Tensor half_squared_error(const torch::Tensor& x, const torch::Tensor& y) {
@@ -67,8 +67,8 @@ ConvLayer::ConvLayer(int64_t in, int64_t out, int64_t kernel, int64_t stride_, b
     bias = uniform({out}, (transposed ? out : in) * area, device);
     return;
   }
-  norm_weight = trained(torch::ones({out}), device);
-  norm_bias = trained(torch::zeros({out}), device);
+  norm_weight = trained_tensor(torch::ones({out}), device);
+  norm_bias = trained_tensor(torch::zeros({out}), device);
   mean = torch::zeros({out}, device);
   variance = torch::ones({out}, device);
 }
@@ -100,8 +100,8 @@ GatedVae::GatedVae(const Sizes& sizes, const torch::Device& device) {
   decoder1 = Dense(Z, H, device);
   decoder2 = Dense(H, H, device);
   decoder3 = Dense(H, D, device);
-  prior_mean = trained(torch::randn({C, Z}), device);
-  prior_logvar = trained(torch::randn({C, Z}), device);
+  prior_mean = trained_tensor(torch::randn({C, Z}), device);
+  prior_logvar = trained_tensor(torch::randn({C, Z}), device);
   gates1 = torch::rand({C, H}).ge(gate).to(torch::kFloat).to(device);
   gates2 = torch::rand({C, H}).ge(gate).to(torch::kFloat).to(device);
 }

@@ -38,6 +38,8 @@ Json schema_of_type(const Json& field) {
   if (type == "string or array") {
     return {{"type", {"string", "integer", "array"}}, {"items", {{"type", "integer"}}}};
   }
+  if (type == "name or object")
+    return {{"type", {"string", "object"}}};  // a data set of a data set
   return {{"type", type}};
 }
 

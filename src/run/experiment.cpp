@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <ctime>
-#include <set>
 
 #include "core/error.h"
 #include "core/offline_result.h"
@@ -122,48 +121,28 @@ std::string resume_line(bool found, const Result& result, const Position& positi
          std::to_string(position.iteration);
 }
 
-NamedTensors carried(Method& method) {
+// Processes that train together average gradients, and so take the same steps: what trains stays the
+// same, bit for bit. What a method computes from the task's images each process computes for itself,
+// in batches of its own where features are cached, and the same to rounding.
+void expect_carried_alike(Learner& learner, const std::string& what) {
+  if (learner.world->size() == 1) return;
   State state;
-  method.state(state);
-  return state.tensors();
-}
-
-std::vector<torch::Tensor> values_of(const NamedTensors& named) {
+  learner.method->state(state);
   std::vector<torch::Tensor> values;
-  for (const auto& [name, tensor] : named) values.push_back(tensor);
-  return values;
+  for (const auto& [name, tensor] : state.tensors()) values.push_back(tensor);
+  learner.world->expect_close(values, what);
 }
 
-// Processes that train together average gradients, and so take the same steps; what a method
-// computes from the task's images, each process computes for itself. On the CPU all that it carries
-// is compared, bit for bit. On a GPU, where sums have no fixed order, only what the task began
-// with, to rounding: gradients are averages over networks that begin alike.
 void begin_task(Learner& learner, const Task& task) {
-  const World& world = *learner.world;
-  NamedTensors before;
-  if (world.size() > 1) before = carried(*learner.method);
   learner.method->begin_task(task);
-  if (world.size() == 1) return;
-  NamedTensors after = carried(*learner.method);
-  const std::string what =
-      "the numbers with which task " + std::to_string(task.index + 1) + " begins";
-  if (learner.device.is_cpu()) return world.expect_equal(values_of(after), what);
-  std::set<std::string> known;
-  for (const auto& [name, tensor] : before) known.insert(name);
-  after.erase(std::remove_if(after.begin(), after.end(),
-                             [&](const auto& item) { return known.count(item.first) > 0; }),
-              after.end());
-  world.expect_close(values_of(after), what);
+  expect_carried_alike(learner,
+                       "the numbers with which task " + std::to_string(task.index + 1) + " begins");
 }
 
-// On a GPU what trained alone, in the same steps: each process's class statistics are as good as
-// another's.
-void expect_learned_alike(Learner& learner) {
-  const World& world = *learner.world;
-  if (world.size() == 1) return;
-  world.expect_equal(
-      learner.device.is_cpu() ? values_of(carried(*learner.method)) : learner.method->parameters(),
-      "the numbers after a task");
+void end_task(Learner& learner, const Task& task) {
+  learner.world->expect_equal(learner.method->parameters(), "the parameters after a task");
+  learner.method->end_task(task);
+  expect_carried_alike(learner, "the numbers after a task");
 }
 
 double percent(int64_t correct, int64_t images) {
@@ -258,8 +237,7 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
           result.set_parameters(learner.parameters());
         }
         train_task(session, task, position, observers);
-        learner.method->end_task(task);
-        expect_learned_alike(learner);
+        end_task(learner, task);
         // The task's images are never seen again by the learner past this line: only what the
         // method itself stored.
         result.finish_training(position.iteration, position.macs, learner.state_bytes());

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <set>
 
 #include "core/error.h"
 #include "core/files.h"
@@ -17,15 +18,23 @@ namespace fs = std::filesystem;
 constexpr size_t kMaxResultBytes = size_t{64} << 20;
 constexpr int64_t kMaxClassId = 10'000'000;
 
-// Its tasks, of a result that is complete.
+// Its tasks, of a result that is complete. A class's label is its place among all as they came.
 Stream stream_of(const Json& result) {
   Stream stream;
+  std::set<int64_t> seen;
   for (const Json& entry : result.at("tasks")) {
     Task task;
     task.index = static_cast<int64_t>(stream.tasks.size());
     task.first_label = stream.num_classes();
     entry.at("classes").get_to(task.classes);
-    stream.class_order.insert(stream.class_order.end(), task.classes.begin(), task.classes.end());
+    for (const int64_t id : task.classes) {
+      if (seen.insert(id).second) {
+        stream.class_order.push_back(id);
+      } else {
+        stream.disjoint = false;
+        task.first_label = 0;
+      }
+    }
     stream.tasks.push_back(std::move(task));
   }
   return stream;
@@ -108,6 +117,7 @@ State open_checkpoint(const FinishedRun& run, const Json& loaded, const torch::D
   State state = read_checkpoint(run.checkpoint_path(), device);
   Json was;
   state("identity", was);
+  was = as_of_this_build(was, run.config);
   was.erase("changes");  // what the run was told when it diverged
   Json inputs = was.value("inputs", Json::object());
   inputs.update(weights_digests(loaded));  // of the data the checkpoint's own word is taken

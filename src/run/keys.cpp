@@ -60,7 +60,7 @@ std::string allowed_values(const Json& field, const std::string& quote) {
   std::vector<std::string> words;
   if (field.contains("enum")) {
     for (const Json& word : field["enum"]) words.push_back(quote + word.get<std::string>() + quote);
-    return join(words);
+    return rep::join(words);
   }
   const std::string type = field["type"];
   std::string text = type;
@@ -79,8 +79,7 @@ std::string allowed_values(const Json& field, const std::string& quote) {
 
 /// The default as YAML.
 std::string default_of(const Json& field) {
-  const Json& value = field["default"];
-  if (value.is_object()) return value["name"];
+  const Json& value = field["default"].is_object() ? field["default"]["name"] : field["default"];
   if (!value.is_string()) return to_text(value);
   const std::string word = value;
   return word.empty() ? "\"\"" : word;
@@ -140,7 +139,8 @@ void write_fields(std::ostream& out, const Json& fields) {
     }
     table.end();
     const auto depth = static_cast<size_t>(std::count(key.begin(), key.end(), '.'));
-    out << "\n" << std::string(2 + depth, '#') << " " << key << "\n\n" << meaning_of(field) << "\n";
+    out << "\n" << std::string(2 + depth, '#') << " " << key << "\n";
+    if (field.contains("doc")) out << "\n" << meaning_of(field) << "\n";
   }
 }
 

@@ -21,18 +21,18 @@ constexpr const char* kFolderKind = "image_folder";
 constexpr const char* kTestShare = "test_share";
 constexpr double kUsualTestShare = 0.2;
 
-bool begins(const std::string& text, const std::string& with) { return text.rfind(with, 0) == 0; }
+bool begins_with(const std::string& text, const std::string& with) { return text.rfind(with, 0) == 0; }
 
 // Of the old data set, by its own name within the joined one.
 bool is_of_before(const std::string& override_text) {
-  return begins(override_text, "dataset.before.");
+  return begins_with(override_text, "dataset.before.");
 }
 bool is_of_added(const std::string& override_text) {
-  return begins(override_text, "dataset.") && !is_of_before(override_text);
+  return begins_with(override_text, "dataset.") && !is_of_before(override_text);
 }
 bool is_path_of_weights(const std::string& override_text) {
-  return begins(override_text, "backbone.weights=") ||
-         begins(override_text, "efficiency.query_backbone.weights=");
+  return begins_with(override_text, "backbone.weights=") ||
+         begins_with(override_text, "efficiency.query_backbone.weights=");
 }
 
 std::vector<std::string> those(const std::vector<std::string>& overrides,
@@ -139,10 +139,15 @@ FinishedRun read_run_to_continue(const std::string& path,
                 " learns from the images of all tasks at once, which are not kept; it cannot learn "
                 "a task more");
   }
-  if (run.config.stream.stop_after > 0) {
-    throw Error(path +
-                ": the run stopped before the end of its stream (stream.stop_after), whose other "
-                "classes would come next; rep learn goes on with runs of whole streams");
+  const StreamConfig& stream = run.config.stream;
+  if (!run.stream.disjoint || stream.kind == "domain_incremental") {
+    throw Error(path + ": its tasks share classes (stream.kind: " + stream.kind +
+                "), and rep learn adds a task of classes of its own; name a run of disjoint tasks");
+  }
+  if (stream.stop_after > 0 || stream.validation > 0) {
+    throw Error(path + ": the run did not learn its whole stream (stream." +
+                std::string(stream.stop_after > 0 ? "stop_after" : "validation") +
+                "); rep learn goes on with runs that did");
   }
   return run;
 }
@@ -168,7 +173,7 @@ Config continued_config(const FinishedRun& run, const std::string& folder,
   json["stream"] = longer_stream(run, static_cast<int64_t>(classes.size()));
   std::vector<std::string> rest;
   for (const std::string& one : overrides) {
-    if (begins(one, "stream")) {
+    if (begins_with(one, "stream")) {
       throw Error("--set " + one.substr(0, one.find('=')) +
                   ": the stream goes on as it is, with one task more; leave it out");
     }
@@ -177,6 +182,11 @@ Config continued_config(const FinishedRun& run, const std::string& folder,
   Config config = parse_config(to_text(json), run.path + ": rep learn", rest);
   resolve_sections(config);
   refuse_other_models(run.config, config);
+  if (config.eval.every > 0) {
+    throw Error(
+        "eval.every: images learned before are not counted again, so that rep learn has no "
+        "any-time accuracy; add --set eval.every=0");
+  }
   return config;
 }
 

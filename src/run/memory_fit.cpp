@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <utility>
 
 #include "core/bytes.h"
 #include "core/cgroup.h"
@@ -16,7 +17,7 @@ namespace rep {
 namespace {
 
 // A part of a batch takes as long as so many images more: operations to start, products of fewer
-// rows. Of L2P on a ViT-Ti/16 on two cores (docs/devices.md).
+// rows. An assumption.
 constexpr double kCostOfAPart = 0.1;
 // The heap's gaps, and what grows while a run lasts.
 constexpr double kGaps = 0.03;
@@ -46,8 +47,9 @@ class LadderMaker {
         }
       }
     }
-    std::stable_sort(all.begin(), all.end(),
-                     [](const Rung& a, const Rung& b) { return a.step_time < b.step_time; });
+    std::stable_sort(all.begin(), all.end(), [](const Rung& a, const Rung& b) {
+      return std::pair(a.step_time, a.resident_bytes) < std::pair(b.step_time, b.resident_bytes);
+    });
     std::vector<Rung> ladder{first};
     for (const Rung& rung : all) {
       // What saves less than a hundredth is no rung.

@@ -13,7 +13,7 @@
 namespace rep {
 namespace {
 
-constexpr size_t kMaxResultBytes = size_t{64} << 20;
+constexpr size_t kMaxRunBytes = size_t{64} << 20;
 constexpr const char* kValidationKey = "stream.validation=";
 
 /// A configuration and a choice of the grid, with its runs of all seeds.
@@ -35,7 +35,7 @@ struct Setting {
 double accuracy_of(const std::string& folder, const std::string& images) {
   const std::string path = folder + "/result.json";
   const Json json =
-      Json::parse(read_file(path, kMaxResultBytes), nullptr, /*allow_exceptions=*/false);
+      Json::parse(read_file(path, kMaxRunBytes), nullptr, /*allow_exceptions=*/false);
   const Json::json_pointer at("/metrics/average_accuracy");
   if (!json.is_object() || !json.contains(at) || !json[at].is_number()) {
     throw Error(path + ": has no average accuracy to choose by; remove its folder and repeat");
@@ -77,7 +77,7 @@ std::string joined(const std::vector<std::string>& texts) {
   return all;
 }
 
-std::string percent(double value) {
+std::string in_percent(double value) {
   char text[32];
   std::snprintf(text, sizeof text, "%.2f", value);
   return text;
@@ -110,7 +110,7 @@ std::string as_markdown(const std::vector<Setting>& settings, const Json& tested
       "before.\n\n| | configuration | setting | validation, % | runs |\n|---|---|---|---:|---:|\n";
   for (const Setting& setting : settings) {
     text += std::string("| ") + (setting.chosen ? "chosen" : "") + " | " + setting.config + " | " +
-            joined(setting.overrides) + " | " + percent(setting.mean()) + " | " +
+            joined(setting.overrides) + " | " + in_percent(setting.mean()) + " | " +
             std::to_string(setting.accuracies.size()) + " |\n";
   }
   if (tested.empty()) return text;
@@ -119,7 +119,7 @@ std::string as_markdown(const std::vector<Setting>& settings, const Json& tested
       "| folder |\n|---|---:|---:|---|\n";
   for (const Json& run : tested) {
     text += "| " + run["config"].get<std::string>() + " | " + run["seed"].dump() + " | " +
-            percent(run["average_accuracy"].get<double>()) + " | " +
+            in_percent(run["average_accuracy"].get<double>()) + " | " +
             run["directory"].get<std::string>() + " |\n";
   }
   return text;
@@ -165,7 +165,7 @@ void select_and_test(const SweepOptions& options, const ExperimentReader& reader
   choose(settings);
   write(options.output, settings, Json::array());
   for (const Setting& setting : settings) {
-    progress.info((setting.chosen ? "chosen   " : "         ") + percent(setting.mean()) +
+    progress.info((setting.chosen ? "chosen   " : "         ") + in_percent(setting.mean()) +
                   " % on validation images: " + describe(setting));
   }
   progress.info("tested once, with all training images:");
@@ -180,7 +180,7 @@ void select_and_test(const SweepOptions& options, const ExperimentReader& reader
                       {"seed", run.seed},
                       {"directory", run.directory},
                       {"average_accuracy", accuracy}});
-    progress.info("tested   " + percent(accuracy) + " % on test images: " + run.directory);
+    progress.info("tested   " + in_percent(accuracy) + " % on test images: " + run.directory);
   }
   write(options.output, settings, tested);
 }

@@ -17,7 +17,7 @@ namespace rep {
 namespace {
 
 constexpr size_t kKeyLength = 10;  // hexadecimal digits: 40 bits, for thousands of runs
-constexpr size_t kMaxName = 160;   // of the readable part; file systems allow 255 in all
+constexpr size_t kMaxFolderName = 160;   // of the readable part; file systems allow 255 in all
 
 struct GridAxis {
   std::string key;
@@ -158,7 +158,7 @@ std::string for_file_name(const std::string& text) {
 std::string readable_name(const Config& config, const std::vector<std::string>& choices) {
   std::string name = for_file_name(config.name);
   for (const std::string& choice : choices) name += "-" + for_file_name(choice);
-  return name.substr(0, kMaxName) + "-s" + std::to_string(config.seed);
+  return name.substr(0, kMaxFolderName) + "-s" + std::to_string(config.seed);
 }
 
 /// The folders of earlier sweeps.
