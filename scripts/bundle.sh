@@ -37,19 +37,6 @@ else
   [[ -x $program ]] || fail "$program is not built; run scripts/test_arm64.sh --install --build-only"
 fi
 
-need() {
-  command -v "$1" >/dev/null && return
-  say "installing $1"
-  local as_root=()
-  if ((EUID != 0)); then as_root=(sudo ${CI:+-n}); fi
-  "${as_root[@]}" apt-get -qq update >/dev/null || true
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$1" >/dev/null ||
-    fail "$1 is missing, and apt-get cannot install it here"
-}
-# It is made afresh: a folder that holds anything else stays.
-if [[ -e $output && ! -x $output/bin/rep && -n $(ls -A "$output" 2>&1) ]]; then
-  fail "$output is there and is no bundle (it has no bin/rep); name another folder with --output"
-fi
 need patchelf
 
 # The libraries that the dynamic linker loads for the program: "name => path" a line.
@@ -62,7 +49,7 @@ libraries() {
   fi | sed -n 's/^[[:space:]]*\([^ ]*\) => \([^ ]*\).*/\1 \2/p'
 }
 
-rm -rf "$output"
+make_afresh "$output"
 mkdir -p "$output"/{bin,lib}
 cp "$program" "$output/bin/rep"
 missing=$(libraries | awk '$2 == "not" { print $1 }')

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Checks that every Debian package which the scripts and containers name can be installed here, and that the
-# containers take theirs from scripts/setup.sh. Prints every offence; skips where apt knows no packages.
+# Checks that the Debian packages which scripts/setup.sh installs, and those on lines of apt-get install, can be
+# installed here, and that the containers take theirs from scripts/setup.sh. Prints every offence; skips where apt
+# knows no packages.
 #
 # usage: scripts/check_packages.sh [FILE]...
 #

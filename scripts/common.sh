@@ -74,6 +74,37 @@ make_debian() {
   mv "$folder.part" "$folder"
 }
 
+# Runs a command as root; a machine in CI has nobody to type a password.
+as_root() {
+  if ((EUID == 0)); then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    sudo ${CI:+-n} "$@"
+  else
+    return 1
+  fi
+}
+
+# need COMMAND [PACKAGE]: installs Debian's package, of the same name where none is given, unless the command is there.
+need() {
+  command -v "$1" >/dev/null && return
+  local package=${2:-$1}
+  say "installing $package"
+  as_root apt-get -qq update >/dev/null || true
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$package" >/dev/null ||
+    fail "$package is missing, and apt-get cannot install it here"
+}
+
+# Makes folder $1 afresh. One that holds anything that was not made here stays, and ends the script.
+make_afresh() {
+  if [[ -e $1 && ! -e $1/.made-by-rep && -n $(ls -A "$1" 2>&1) ]]; then
+    fail "$1 is there and was not made by this script; name another folder, or remove it"
+  fi
+  rm -rf "$1"
+  mkdir -p "$1"
+  touch "$1/.made-by-rep"
+}
+
 # Whether library $1 is part of the C library, which has to be the system's.
 is_of_libc() {
   [[ $1 =~ ^(libc|libm|libdl|librt|libpthread|libresolv|libutil|libmvec|libnsl|libanl)\.so || $1 == ld-linux* ]]

@@ -44,8 +44,7 @@ torch=$("$python" -c 'import torch; print(torch.utils.cmake_prefix_path)') || fa
 folder=$(build_folder release "$torch")
 cmake=$(find_cmake)
 work=$output/steps
-rm -rf "$work"
-mkdir -p "$work"
+make_afresh "$work"
 
 # step NAME SECONDS COMMAND...: within what is left of the time; its output, code and seconds are recorded.
 step() {

@@ -15,9 +15,8 @@ if [[ ${1:-} =~ ^(-h|--help)$ || $# != 1 ]]; then
   print_help
   [[ $# == 1 ]] && exit 0 || exit 2
 fi
-[[ -e $1 && ! -e $1/packages.cmake && -n $(ls -A "$1") ]] && fail "$1 is not a folder of packages and not empty"
-command -v patchelf >/dev/null || fail "patchelf is missing; install Debian's package of this name"
-rm -rf "$1"
+need patchelf
+make_afresh "$1"
 mkdir -p "$1"/{include,lib,cmake}
 folder=$(realpath "$1")
 multiarch=$(g++ -print-multiarch)

@@ -35,7 +35,8 @@ def steps(folder):
     with open(os.path.join(folder, "steps.tsv")) as file:
         for line in file:
             name, code, seconds, command = line.rstrip("\n").split("\t")
-            outcome = {"0": "passed", "none": "not run: no time left", "124": "cut at its limit"}.get(code, "failed")
+            outcome = {"0": "passed", "none": "not run: no time left", "124": "cut at its limit",
+                       "137": "cut at its limit"}.get(code, "failed")
             rows.append({"name": name, "outcome": outcome, "code": None if code == "none" else int(code),
                          "seconds": int(seconds), "command": command})
     return rows

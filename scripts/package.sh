@@ -25,13 +25,6 @@ while (($# > 0)); do
 done
 [[ -x build/release/rep ]] || fail "build/release/rep is not built; run scripts/setup.sh"
 
-# need COMMAND PACKAGE
-need() {
-  command -v "$1" >/dev/null && return
-  say "installing $2"
-  DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$2" >/dev/null ||
-    fail "$2 is missing, and apt-get cannot install it here"
-}
 need dpkg-shlibdeps dpkg-dev
 need file file
 

@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 
-COSTS = [("train_macs", "training compute, billion multiply-adds (GMAC)", 1e-9),
+COSTS = [("train_macs", "training compute, billions of MACs", 1e-9),
          ("peak_tensor_bytes", "peak memory of tensors, MB", 1e-6), ("energy_joules", "energy, J", 1)]
 MARKERS = {"circle": "o", "square": "s", "triangle": "^", "diamond": "D", "cross": "x",
            "triangle_down": "v"}
@@ -54,7 +54,7 @@ def legend(axes):
 def arrows(axes, rows, point):
     """From each base to its row with REP (`base`, which rep report found by the runs' identity)."""
     for row in rows:
-        if row["base"] is None:
+        if row.get("base") is None:
             continue
         start, end = point(rows[row["base"]]), point(row)
         if start and end:

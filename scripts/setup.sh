@@ -45,17 +45,6 @@ if [[ $list == yes ]]; then
   exit
 fi
 
-# Runs a command as root; a machine in CI has nobody to type a password.
-as_root() {
-  if ((EUID == 0)); then
-    "$@"
-  elif command -v sudo >/dev/null; then
-    sudo ${CI:+-n} "$@"
-  else
-    return 1
-  fi
-}
-
 # Sets `missing` to the packages that are not installed.
 find_missing() {
   local installed

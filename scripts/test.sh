@@ -3,8 +3,8 @@
 #
 # usage: scripts/test.sh [--label L]... [--all] [--slurm] [--asan | --preset P] [--torch PATH]
 #
-#   --label L      only tests with this label: unit, learn, e2e, data, lint, gpu, slurm or long
-#   --all          every test; without it, those labelled gpu, slurm or long are left out
+#   --label L      only tests with this label: unit, learn, e2e, data, lint, slow, gpu, slurm or long
+#   --all          every test; without it, those labelled slow, gpu, slurm or long are left out
 #   --slurm        only the tests against a SLURM, which is installed and started for them
 #                  (scripts/test_slurm.sh)
 #   --asan         the build with AddressSanitizer and UndefinedBehaviorSanitizer
@@ -16,7 +16,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/common.sh
 
-preset=release torch='' labels='' slurm=no selection=(-LE '^(gpu|slurm|long)$')
+preset=release torch='' labels='' slurm=no selection=(-LE '^(slow|gpu|slurm|long)$')
 while (($# > 0)); do
   case $1 in
     --label) labels+="|${2:?"--label needs a label"}"; shift ;;

@@ -22,9 +22,7 @@ for program in slurmctld slurmd sbatch munged; do
 done
 if [[ $missing == yes ]]; then
   say "installing slurm-wlm and munge"
-  as_root=()
-  if ((EUID != 0)); then as_root=(sudo ${CI:+-n}); fi
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 \
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 \
     install --no-install-recommends slurm-wlm munge >/dev/null ||
     fail "slurm-wlm and munge cannot be installed; have an administrator install them"
 fi

@@ -351,6 +351,32 @@ TEST_F(RecomputedBlocks, GiveTheSameBitsAndTheSameGradients) {
   }
 }
 
+// Of the first blocks nothing wants a gradient then: neither their input nor what they are given.
+TEST_F(RecomputedBlocks, LeaveOutThoseThatTheGradientGoesAround) {
+  Rig rig;
+  ForwardPlan plan = rich_plan(rig);
+  plan.prompts = Tensor();
+  plan.merge.clear();
+  plan.skip.clear();
+  plan.detach = {true, true, false, true, false, false};
+  std::vector<Tensor> learned = learned_of(plan);
+  learned.erase(learned.begin());  // the prompts
+  const auto gradients = [&](int64_t blocks) {
+    rig.vit->recompute_blocks(blocks);
+    const Tensor features = rig.vit->features(rig.images, plan);
+    return torch::autograd::grad({(features * rig.weights).sum()}, learned, {}, false, false,
+                                 /*allow_unused=*/true);
+  };
+  const auto expected = gradients(0);
+  for (const int64_t blocks : {1, 2, 3}) {
+    const auto again = gradients(blocks);
+    for (size_t i = 0; i < learned.size(); ++i) {
+      ASSERT_EQ(again[i].defined(), expected[i].defined()) << blocks << ", tensor " << i;
+      if (again[i].defined()) EXPECT_TRUE(again[i].equal(expected[i])) << blocks << ", " << i;
+    }
+  }
+}
+
 TEST_F(RecomputedBlocks, KeepOnlyWhatEntersThem) {
   Rig rig;
   const auto kept = [&](int64_t blocks) {

@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/identity.h"
 #include "core/random.h"
 #include "core/registry.h"
 #include "core/suggest.h"

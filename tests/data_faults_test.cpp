@@ -187,24 +187,15 @@ TEST(DataFaults, ALastBatchOfOneImageIsFoundAmongExemplars) {
   EXPECT_EQ(run.exit_code, 0) << run.output;
 }
 
-TEST(DataFaults, PlanProposesNoBatchThatARunRefuses) {
-  const std::string root = pictures("proposals");  // tasks of eight images: batches of 7 leave one
-  const std::string command =
-      "plan --json " + with_batch_norm(root, "32", "batch_size: 14") + " --memory-limit ";
-  const auto plan = [&](int64_t limit) {
-    const Finished done = rep_command(command + std::to_string(limit));
-    EXPECT_EQ(done.exit_code, 0) << done.output;
-    return nlohmann::json::parse(done.output.substr(done.output.find('{')));
-  };
-  const nlohmann::json whole = plan(int64_t{1} << 40);
-  const nlohmann::json cut = plan(whole["peaks"]["train"].get<int64_t>() * 9 / 10);
-  EXPECT_FALSE(cut["fits"].get<bool>());
-  for (const auto& proposal : cut["proposals"]) {
-    for (const auto& set : proposal["set"]) {
-      EXPECT_NE(set.get<std::string>(), "train.batch_size=7");
-      EXPECT_NE(set.get<std::string>(), "train.batch_size=1");
-    }
-  }
+TEST(DataFaults, PlanSplitsNoBatchThatBatchNormLearnsFrom) {
+  const std::string root = pictures("ladder");
+  const Finished done =
+      rep_command("plan --json --memory-limit 1 " + with_batch_norm(root, "32", "batch_size: 8"));
+  EXPECT_EQ(done.exit_code, 0) << done.output;
+  const auto plan = nlohmann::json::parse(done.output.substr(done.output.find('{')));
+  EXPECT_FALSE(plan.at("fits").get<bool>());
+  ASSERT_GT(plan.at("ladder").size(), 0u);
+  for (const auto& rung : plan.at("ladder")) EXPECT_EQ(rung.at("micro_batch_size"), 0) << rung;
 }
 
 /// `root`'s experiment, stopped in its middle; resumed, it must refuse.

@@ -27,13 +27,13 @@ TEST(Install, PutsEverythingWhereGnuPutsIt) {
 
   // As docs/install.md says: from a copy of the configurations.
   const Finished run = shell_command(
-      "mkdir " + prefix + "/work && cd " + prefix +
-      "/work && cp -r ../share/rep/configs . && PATH=" + prefix +
+      "mkdir " + prefix + "/scratch && cd " + prefix +
+      "/scratch && cp -r ../share/rep/configs . && PATH=" + prefix +
       "/bin:$PATH && rep --version && rep run configs/quickstart.yaml -q --output out "
       "--set backbone.weights=random --set train.iterations=1 --limit-train 2 --limit-test 1");
   EXPECT_EQ(run.exit_code, 0) << run.output;
   EXPECT_EQ(run.output.rfind("rep ", 0), 0U) << run.output;
-  EXPECT_EQ(read_json(prefix + "/work/out/result.json")["complete"], true);
+  EXPECT_EQ(read_json(prefix + "/scratch/out/result.json")["complete"], true);
 }
 
 }  // namespace

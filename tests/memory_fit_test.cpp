@@ -28,7 +28,8 @@ Footprint in_mebibytes() {
   Footprint foot;
   foot.step = {10.0 * kMiB, 20.0 * kMiB};
   foot.test = {10.0 * kMiB, 5.0 * kMiB};
-  foot.begin = foot.task_end = {9.0 * kMiB, 0};
+  foot.begin = foot.task_end = 9 * kMiB;
+  foot.test_images = 100;
   foot.checkpoint = 12 * kMiB;
   foot.mlps = 6.0 * kMiB;     // of the three quarters that are kept
   foot.blocks = 11.0 * kMiB;  // 11 blocks hold a mebibyte each beside their input

@@ -125,15 +125,14 @@ TEST_P(PlanLadder, ForeseesWhatEachOfItsRungsHolds) {
     }
     const json run = measured(config, folder + "/" + std::to_string(i), set);
     ASSERT_TRUE(run.is_object());
-    // An estimate may be too high by more than it may be too low.
-    EXPECT_GE(rung.at("peak_tensor_bytes").get<double>(), 0.85 * static_cast<double>(peak_of(run)))
-        << rung;
-    EXPECT_LE(rung.at("peak_tensor_bytes").get<double>(), 1.35 * static_cast<double>(peak_of(run)))
+    EXPECT_NEAR(rung.at("peak_tensor_bytes").get<double>(), static_cast<double>(peak_of(run)),
+                0.15 * static_cast<double>(peak_of(run)))
         << rung;
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Methods, PlanLadder, ::testing::Values("l2p", "dualprompt", "finetune"));
+INSTANTIATE_TEST_SUITE_P(Methods, PlanLadder,
+                         ::testing::Values("l2p", "dualprompt", "finetune", "er"));
 
 TEST(PlanLimit, JudgesBothSides) {
   const std::string folder = fresh_folder("plan_limit");
@@ -171,7 +170,7 @@ TEST(PlanFewImages, CostsWhatWholeBatchesDo) {
   };
   near(few.at("macs").at("train"), whole.at("macs").at("train"), 0.01);
   near(few.at("macs").at("eval"), whole.at("macs").at("eval"), 0.02);
-  near(few.at("peak_tensor_bytes"), whole.at("peak_tensor_bytes"), 0.35);
+  near(few.at("peak_tensor_bytes"), whole.at("peak_tensor_bytes"), 0.15);
 }
 
 TEST(PlanFiles, WritesNothingAndNeedsNeitherWeightsNorImages) {

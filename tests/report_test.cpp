@@ -6,6 +6,7 @@
 #include <regex>
 
 #include "core/error.h"
+#include "core/identity.h"
 #include "core/json.h"
 #include "study/class_results.h"
 #include "tests/run_command.h"
@@ -272,6 +273,19 @@ TEST(Report, HasTheCurvesOfEveryRow) {
   EXPECT_EQ(curve["x"], Json({1.0, 2.0, 3.0}));
   EXPECT_EQ(curve["mean"], Json({42.0, 52.0, 62.0}));
   EXPECT_NEAR(curve["sd"][0].get<double>(), std::sqrt(8.0), 1e-9);
+}
+
+// Of several keys that tell two rows apart as well, the one that says what was done.
+TEST(Report, LabelsRowsByTheKindOfEfficiencyBeforeItsOptions) {
+  const std::string root = fresh_folder("report_kinds");
+  for (const bool rep : {false, true}) {
+    const std::string path = put(root + (rep ? "/b" : "/a"), {"l2p", 1, 50, true, 0.001, rep});
+    Json result = read_json(path);
+    result["config"]["efficiency"]["layer_dropping"]["decay"] = rep ? 0.004 : 0.001;
+    write_text(path, result.dump());
+  }
+  const Json settings = report(options(root))["rows"][1]["settings"];
+  EXPECT_EQ(settings, Json({{"efficiency.token_merging.kind", "atom"}}));
 }
 
 TEST(Report, LabelsRowsByTheFewestKeysAndSaysWhatElseDiffers) {

@@ -7,7 +7,7 @@
 
 #include "core/error.h"
 #include "data/stream.h"
-#include "run/loops.h"
+#include "run/evaluation.h"
 #include "run/session.h"
 #include "run/setup.h"
 #include "tensor/torch.h"

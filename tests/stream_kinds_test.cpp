@@ -9,26 +9,10 @@
 #include "data/blurry_cut.h"
 #include "data/published_shuffles.h"
 #include "tests/image_sets.h"
+#include "tests/labels.h"
 
 namespace rep {
 namespace {
-
-/// Only labels: `per_class` images of each class, a class after the other in turn.
-class Turns : public Dataset {
- public:
-  Turns(int64_t classes, int64_t per_class) {
-    for (int64_t i = 0; i < classes * per_class; ++i) labels_.push_back(i % classes);
-    for (int64_t c = 0; c < classes; ++c) names_.push_back("class " + std::to_string(c));
-  }
-  const std::vector<int64_t>& labels() const override { return labels_; }
-  const std::vector<std::string>& class_names() const override { return names_; }
-  Image image(int64_t) const override { return Image::make(1, 1); }
-  std::string fingerprint() const override { return "turns"; }
-
- private:
-  std::vector<int64_t> labels_;
-  std::vector<std::string> names_;
-};
 
 std::string message(const std::function<void()>& act) {
   try {
@@ -67,7 +51,7 @@ TEST(BlurryCut, DealsTheFirstImagesOfBlurryClassesToAllTasks) {
   // Class c has the images c, c + 4, ..., c + 16. Drawn: classes 1, 3, 2, 0, so that task 0 has
   // class 1 to itself and is class 2's home, and task 1 has class 3 and is class 0's. Of classes 2
   // and 0 two images of five each go into the pool, {2, 6, 0, 4}, and each task gets two back.
-  const BlurryCut cut = cut_blurry(Turns(4, 5).labels(), 4, 2, blurry(0.5, 0.4), /*seed=*/1);
+  const BlurryCut cut = cut_blurry(Labels(4, 5).labels(), 4, 2, blurry(0.5, 0.4), /*seed=*/1);
   EXPECT_EQ(cut.class_order, (std::vector<int64_t>{1, 3, 2, 0}));
   const std::set<int64_t> first(cut.images[0].begin(), cut.images[0].end());
   const std::set<int64_t> second(cut.images[1].begin(), cut.images[1].end());
@@ -78,7 +62,7 @@ TEST(BlurryCut, DealsTheFirstImagesOfBlurryClassesToAllTasks) {
   // The published sampler, run with torch 2.13 on the same labels.
   EXPECT_EQ(cut.images, (std::vector<std::vector<int64_t>>{{5, 14, 0, 1, 13, 9, 17, 10, 18, 2},
                                                            {3, 19, 15, 16, 4, 8, 11, 6, 7, 12}}));
-  EXPECT_EQ(cut_blurry(Turns(4, 5).labels(), 4, 2, blurry(0.5, 0.4, true), 1).images,
+  EXPECT_EQ(cut_blurry(Labels(4, 5).labels(), 4, 2, blurry(0.5, 0.4, true), 1).images,
             (std::vector<std::vector<int64_t>>{
                 {14, 10, 6, 18, 8}, {17, 12, 7, 19, 4, 15, 0, 13, 3, 16, 9, 1, 2, 11, 5}}));
 }
@@ -95,7 +79,7 @@ std::vector<int64_t> sums_of_50(const BlurryCut& cut) {
 TEST(BlurryCut, HasSiBlurrysCountsForItsSeeds) {
   // 100 classes of 500 images, 5 tasks, N 50, M 10: the published sampler's counts, with
   // torch 2.13.
-  const Turns train(100, 500);
+  const Labels train(100, 500);
   const auto cut = [&](uint32_t seed, bool varied) {
     return cut_blurry(train.labels(), 100, 5, blurry(0.5, 0.1, varied), seed);
   };
@@ -117,7 +101,7 @@ TEST(BlurryCut, HasTheCountsOfIBlurrysPublishedSplits) {
   // collections/cifar10/cifar10_split5_n50_m10_rand{1,2}_task*.json (naver-ai/i-Blurry): 10,000
   // images a task; 5,000 of its own class, the 4,500 that its blurry class keeps and 500 dealt. Who
   // gets which of the dealt ones is their generator's; these numbers hold for any.
-  const Turns train(10, 5000);
+  const Labels train(10, 5000);
   for (const uint32_t seed : {1U, 2U, 7U}) {
     const BlurryCut cut = cut_blurry(train.labels(), 10, 5, blurry(0.5, 0.1), seed);
     std::map<int64_t, int64_t> total;
@@ -150,10 +134,10 @@ TEST(BlurryCut, KeepsEveryImageWhereThePoolLeavesARest) {
   // 6 classes of 7 images, 3 tasks: of each task's 7 blurry images floor(0.3 x 7) = 2 are pooled; 6
   // of them divide, and with blur 0.15 the pool of 3 x 1 does. 4 classes in 3 tasks leave a rest.
   for (const double blur : {0.3, 0.15, 0.0, 1.0}) {
-    const BlurryCut cut = cut_blurry(Turns(6, 7).labels(), 6, 3, blurry(0.5, blur), 5);
+    const BlurryCut cut = cut_blurry(Labels(6, 7).labels(), 6, 3, blurry(0.5, blur), 5);
     EXPECT_EQ(sizes(cut.images), (std::vector<size_t>{14, 14, 14}));
   }
-  const BlurryCut rest = cut_blurry(Turns(2, 7).labels(), 2, 2, blurry(0, 0.3), 5);
+  const BlurryCut rest = cut_blurry(Labels(2, 7).labels(), 2, 2, blurry(0, 0.3), 5);
   EXPECT_EQ(sizes(rest.images), (std::vector<size_t>{7, 7}));
   const BlurryCut odd = cut_blurry({0, 0, 0, 0, 0, 1}, 2, 2, blurry(0, 0.6), 1);
   EXPECT_EQ(odd.images[0].size() + odd.images[1].size(), 6U) << "a pool of 3 for 2 tasks";
@@ -161,7 +145,7 @@ TEST(BlurryCut, KeepsEveryImageWhereThePoolLeavesARest) {
 
 TEST(BlurryCut, RefusesWhatWouldLoseClassesOrImages) {
   const auto cut = [](int64_t classes, int64_t tasks, const BlurryConfig& config, uint32_t seed) {
-    return message([&] { cut_blurry(Turns(classes, 4).labels(), classes, tasks, config, seed); });
+    return message([&] { cut_blurry(Labels(classes, 4).labels(), classes, tasks, config, seed); });
   };
   EXPECT_EQ(cut(10, 3, blurry(0.5, 0.1), 1),
             "stream.blurry: 7 blurry classes do not divide into 3 equal tasks; change stream.tasks "
@@ -188,7 +172,7 @@ StreamConfig blurry_stream(int64_t tasks, double disjoint, double blur) {
 TEST(BlurryStream, NumbersClassesAsTheyAreFirstShownAndTestsThemThere) {
   // The small case above: task 0 shows classes 1 and 2, and 0, of which image 0 was dealt to it;
   // task 1 is the first to show class 3 alone.
-  const Stream stream = cut_into_tasks(Turns(4, 5), Turns(4, 2), blurry_stream(2, 0.5, 0.4), 42);
+  const Stream stream = cut_into_tasks(Labels(4, 5), Labels(4, 2), blurry_stream(2, 0.5, 0.4), 42);
   EXPECT_FALSE(stream.disjoint);
   EXPECT_EQ(stream.class_order, (std::vector<int64_t>{1, 2, 0, 3}));
   ASSERT_EQ(stream.tasks.size(), 2U);
@@ -212,7 +196,7 @@ TEST(BlurryStream, NumbersClassesAsTheyAreFirstShownAndTestsThemThere) {
 }
 
 TEST(BlurryStream, OfDisjointClassesAloneIsTheUsualCut) {
-  const Stream stream = cut_into_tasks(Turns(6, 4), Turns(6, 2), blurry_stream(3, 1, 0.1), 42);
+  const Stream stream = cut_into_tasks(Labels(6, 4), Labels(6, 2), blurry_stream(3, 1, 0.1), 42);
   for (const Task& task : stream.tasks) {
     std::set<int64_t> labels;
     for (const Sample& sample : task.train) labels.insert(sample.label);
@@ -225,7 +209,7 @@ TEST(BlurryStream, OfDisjointClassesAloneIsTheUsualCut) {
 TEST(BlurryStream, IsDrawnByItsOwnSeedOrTheRuns) {
   StreamConfig config = blurry_stream(2, 0.5, 0.4);
   const auto order = [&](int64_t seed) {
-    return cut_into_tasks(Turns(40, 5), Turns(40, 2), config, seed).class_order;
+    return cut_into_tasks(Labels(40, 5), Labels(40, 2), config, seed).class_order;
   };
   EXPECT_EQ(order(1), order(2));
   const auto fixed = order(1);
@@ -236,7 +220,7 @@ TEST(BlurryStream, IsDrawnByItsOwnSeedOrTheRuns) {
 
 TEST(StreamKinds, RefuseKeysThatSayNothing) {
   const auto refused = [](const StreamConfig& config) {
-    return message([&] { cut_into_tasks(Turns(4, 5), Turns(4, 2), config, 42); });
+    return message([&] { cut_into_tasks(Labels(4, 5), Labels(4, 2), config, 42); });
   };
   StreamConfig config = blurry_stream(2, 0.5, 0.4);
   config.class_order = std::string("1993");

@@ -5,7 +5,7 @@
 
 #include "core/registry.h"
 #include "methods/method.h"
-#include "run/loops.h"
+#include "run/evaluation.h"
 #include "run/session.h"
 #include "run/setup.h"
 #include "tensor/torch.h"

@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "core/error.h"
+#include "core/identity.h"
 #include "run/inputs.h"
 #include "run/setup.h"
 #include "study/child_process.h"

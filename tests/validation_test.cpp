@@ -4,6 +4,7 @@
 #include <set>
 
 #include "core/config.h"
+#include "core/identity.h"
 #include "core/registry.h"
 #include "data/completeness.h"
 #include "tests/image_sets.h"

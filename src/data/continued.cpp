@@ -107,6 +107,10 @@ class Continued final : public Dataset {
   int64_t first_available() const override {
     return before_ ? before_->first_available() : size_before_;
   }
+  std::string path(int64_t index) const override {
+    if (index >= size_before_) return added_->path(index - size_before_);
+    return before_ ? before_->path(index) : "";
+  }
   int64_t stored_bytes(int64_t index) const override {
     if (index >= size_before_) return added_->stored_bytes(index - size_before_);
     return before_ ? before_->stored_bytes(index) : 0;

@@ -76,34 +76,45 @@ class ChosenImages : public Dataset {
   std::string choice_;
 };
 
-/// The first images of every class.
-std::unique_ptr<Dataset> first_of_each_class(std::unique_ptr<Dataset> whole, int64_t limit) {
-  std::vector<int64_t> seen(static_cast<size_t>(whole->num_classes())), kept;
-  for (int64_t i = 0; i < whole->size(); ++i) {
-    const int64_t label = whole->labels()[static_cast<size_t>(i)];
-    if (++seen[static_cast<size_t>(label)] <= limit) kept.push_back(i);
+/// The images of each class in each domain, in stored order: those of class c in domain d are
+/// number d times the classes, plus c. Without domains there is one.
+std::vector<std::vector<size_t>> groups_of(const Dataset& data) {
+  const std::vector<int64_t> domains = data.domains();
+  const auto classes = static_cast<size_t>(data.num_classes());
+  std::vector<std::vector<size_t>> groups(classes *
+                                          std::max<size_t>(1, data.domain_names().size()));
+  for (size_t i = 0; i < data.labels().size(); ++i) {
+    const size_t domain = domains.empty() ? 0 : static_cast<size_t>(domains[i]);
+    groups[domain * classes + static_cast<size_t>(data.labels()[i])].push_back(i);
   }
+  return groups;
+}
+
+/// The first images of every class, in every domain.
+std::unique_ptr<Dataset> first_of_each_class(std::unique_ptr<Dataset> whole, int64_t limit) {
+  std::vector<int64_t> kept;
+  for (const std::vector<size_t>& group : groups_of(*whole)) {
+    const size_t count = std::min(group.size(), static_cast<size_t>(limit));
+    kept.insert(kept.end(), group.begin(), group.begin() + static_cast<std::ptrdiff_t>(count));
+  }
+  std::sort(kept.begin(), kept.end());
   return std::make_unique<ChosenImages>(std::move(whole), std::move(kept),
                                         "limit " + std::to_string(limit));
 }
 
 /// By image: whether it is of the share of its class (in its domain) that is kept for validation.
 std::vector<bool> draw_validation(const Dataset& train, double share, int64_t seed) {
-  const std::vector<int64_t> domains = train.domains();
+  std::vector<std::vector<size_t>> groups = groups_of(train);
   const auto classes = static_cast<size_t>(train.num_classes());
-  std::vector<std::vector<size_t>> groups(classes *
-                                          std::max<size_t>(1, train.domain_names().size()));
-  for (size_t i = 0; i < train.labels().size(); ++i) {
-    const size_t domain = domains.empty() ? 0 : static_cast<size_t>(domains[i]);
-    groups[domain * classes + static_cast<size_t>(train.labels()[i])].push_back(i);
-  }
   std::vector<bool> kept(train.labels().size());
   for (size_t group = 0; group < groups.size(); ++group) {
     std::vector<size_t>& images = groups[group];
     if (images.empty()) continue;
     if (images.size() == 1) {
       const std::string domain =
-          domains.empty() ? "" : " in the domain '" + train.domain_names()[group / classes] + "'";
+          train.domain_names().empty()
+              ? ""
+              : " in the domain '" + train.domain_names()[group / classes] + "'";
       throw Error("stream.validation: class '" + train.class_names()[group % classes] +
                   "' has one training image" + domain +
                   ", which cannot be for training and for validation; add images, or set "

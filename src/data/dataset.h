@@ -106,9 +106,9 @@ struct DatasetOptions {
   void common_fields(Visitor&& visit) {
     visit("root", root, path_of_input, doc("Folder of the data set."));
     visit("limit_train", limit_train, at_least(0),
-          doc("First training images kept of each class; 0: all.", "images"));
+          doc("First training images kept of each class (in each domain); 0: all.", "images"));
     visit("limit_test", limit_test, at_least(0),
-          doc("First test images kept of each class; 0: all.", "images"));
+          doc("First test images kept of each class (in each domain); 0: all.", "images"));
   }
 };
 

@@ -8,39 +8,16 @@
 #include <filesystem>
 
 #include "core/error.h"
+#include "core/files.h"
 #include "core/utf8.h"
 #include "data/image_files.h"
 
 namespace rep {
 namespace {
 
-struct DomainFolderOptions : ImageFilesOptions {
-  std::string train = "train", test = "test";
-  double test_share = 0;
-  int64_t split_seed = 0;
-  std::string train_list, test_list;
-  template <class Visitor>
-  void fields(Visitor&& visit) {
-    common_fields(visit);
-    visit("train", train,
-          doc("Folder of training images, below root: a folder for each domain, and in it one for "
-              "each class."));
-    visit("test", test, doc("Folder of test images, below root."));
-    visit("test_share", test_share, between(0, 0.9),
-          doc("Above 0: root holds the domains themselves, and this fraction of each class of each "
-              "is for testing."));
-    visit("split_seed", split_seed, at_least(0), doc("Seed of that choice."));
-    visit("train_list", train_list,
-          doc("File of 'path label' lines that names the training images, in place of the folder; "
-              "paths begin DOMAIN/CLASS below root."));
-    visit("test_list", test_list, doc("The same for the test images."));
-  }
-  /// Whether the domains lie in the root itself.
-  bool is_shared() const { return test_share > 0 || !train_list.empty() || !test_list.empty(); }
-};
-
-std::string below(const std::string& folder, const std::string& name) {
-  return folder.empty() ? name : folder + "/" + name;
+// Whether the domains lie in the root itself.
+bool is_shared(const ImageFolderOptions& options) {
+  return options.test_share > 0 || !options.train_list.empty() || !options.test_list.empty();
 }
 
 /// The domains in ROOT/FOLDER and the classes, which are the same in each. Throws Error.
@@ -48,17 +25,18 @@ struct DomainTree {
   std::vector<std::string> domains, classes;
 };
 DomainTree read_tree(const std::string& root, const std::string& folder, LeftOut& left_out) {
-  const std::string path = below(root, folder);
+  const std::string path = folder.empty() ? root : joined(root, folder);
+  const std::string where = printable(absolute_path(path));
   DomainTree tree;
   if (std::filesystem::is_directory(path)) tree.domains = folders_in(root, folder, left_out);
   if (tree.domains.empty()) {
-    throw Error(path +
+    throw Error(where +
                 ": not a folder that holds a folder for each domain, with one for each class in "
                 "it; set dataset.root, and dataset.train, dataset.test or dataset.test_share to "
                 "how the images lie");
   }
   for (const std::string& domain : tree.domains) {
-    std::vector<std::string> classes = folders_in(root, below(folder, domain), left_out);
+    std::vector<std::string> classes = folders_in(root, joined(folder, domain), left_out);
     if (domain == tree.domains.front()) tree.classes = classes;
     std::vector<std::string> odd;
     std::set_symmetric_difference(classes.begin(), classes.end(), tree.classes.begin(),
@@ -68,7 +46,7 @@ DomainTree read_tree(const std::string& root, const std::string& folder, LeftOut
                                              : "and '" + printable(tree.domains.front()) +
                                                    "' do not both have the class '" +
                                                    printable(odd.front()) + "'";
-    throw Error(path + ": the domain '" + printable(domain) + "' " + what +
+    throw Error(where + ": the domain '" + printable(domain) + "' " + what +
                 "; every domain needs a folder for each class");
   }
   return tree;
@@ -81,7 +59,7 @@ void find_domains(std::vector<ImageFile>& files, const std::vector<std::string>&
     const std::string name = file.path.substr(0, file.path.find('/'));
     const auto found = std::lower_bound(domains.begin(), domains.end(), name);
     if (found == domains.end() || *found != name) {
-      throw Error(list + ": '" + file.path.substr(0, 200) +
+      throw Error(printable(absolute_path(list)) + ": '" + printable(file.path.substr(0, 200)) +
                   "' does not begin with a domain's folder; paths are DOMAIN/CLASS/FILE below "
                   "dataset.root");
     }
@@ -89,13 +67,13 @@ void find_domains(std::vector<ImageFile>& files, const std::vector<std::string>&
   }
 }
 
-std::vector<ImageFile> files_of(const DomainFolderOptions& options, Split split,
+std::vector<ImageFile> files_of(const ImageFolderOptions& options, Split split,
                                 const std::string& folder, const DomainTree& tree,
                                 LeftOut& left_out) {
   std::vector<ImageFile> files;
   for (size_t d = 0; d < tree.domains.size(); ++d) {
     for (size_t label = 0; label < tree.classes.size(); ++label) {
-      const std::string path = below(below(folder, tree.domains[d]), tree.classes[label]);
+      const std::string path = joined(joined(folder, tree.domains[d]), tree.classes[label]);
       auto images = image_paths_below(options.root, path, left_out);
       if (options.test_share > 0) {
         images = share_of(std::move(images), options.test_share, options.split_seed,
@@ -110,7 +88,7 @@ std::vector<ImageFile> files_of(const DomainFolderOptions& options, Split split,
   return files;
 }
 
-std::unique_ptr<ImageFiles> open(const DomainFolderOptions& options, Split split) {
+std::unique_ptr<ImageFiles> open(const ImageFolderOptions& options, Split split) {
   if (options.root.empty()) {
     throw Error("dataset.root: domain_folder needs the folder of the images");
   }
@@ -119,7 +97,7 @@ std::unique_ptr<ImageFiles> open(const DomainFolderOptions& options, Split split
   if (options.train_list.empty() != options.test_list.empty()) {
     throw Error("dataset: train_list and test_list go together; give both or neither");
   }
-  const std::string folder = options.is_shared() ? "" : training ? options.train : options.test;
+  const std::string folder = is_shared(options) ? "" : training ? options.train : options.test;
   LeftOut left_out;
   const DomainTree tree = read_tree(options.root, folder, left_out);
   std::vector<ImageFile> files;
@@ -129,8 +107,9 @@ std::unique_ptr<ImageFiles> open(const DomainFolderOptions& options, Split split
     files = read_image_list(list, static_cast<int64_t>(tree.classes.size()));
     find_domains(files, tree.domains, list);
   }
-  auto images = std::make_unique<ImageFiles>(options.root, std::move(files), tree.classes,
-                                             list.empty() ? options.root : list);
+  auto images =
+      std::make_unique<ImageFiles>(options.root, std::move(files), tree.classes,
+                                   printable(absolute_path(list.empty() ? options.root : list)));
   images->set_domains(tree.domains);
   images->set_left_out(left_out);
   return images;
@@ -141,11 +120,11 @@ const Registered<DatasetKind> kDomainFolder{
     "any folder of domains with the same classes in each (CORe50, arXiv 1705.03550; DomainNet, "
     "arXiv 1812.01754)",
     {[](const Section& section, Split split, int64_t) {
-       const auto options = read_section<DomainFolderOptions>(section);
+       const auto options = read_section<ImageFolderOptions>(section);
        return with_options(open(options, split), options);
      },
-     [](const Section& section) { return section_json<DomainFolderOptions>(section); },
-     describe_fields<DomainFolderOptions>}};
+     [](const Section& section) { return section_json<ImageFolderOptions>(section); },
+     describe_fields<ImageFolderOptions>}};
 
 }  // namespace
 }  // namespace rep

@@ -35,6 +35,31 @@ struct ImageFilesOptions : DatasetOptions {
   }
 };
 
+/// The options of a set in folders: halves of its own below the root, one that is shared out, or
+/// lists.
+struct ImageFolderOptions : ImageFilesOptions {
+  std::string train = "train", test = "test";
+  double test_share = 0;
+  int64_t split_seed = 0;
+  std::string train_list, test_list;
+  template <class Visitor>
+  void fields(Visitor&& visit) {
+    common_fields(visit);
+    visit("train", train,
+          doc("Folder of training images, below root: a folder for each class; of a domain_folder, "
+              "one for each domain, and in it one for each class."));
+    visit("test", test, doc("Folder of test images, below root."));
+    visit("test_share", test_share, between(0, 0.9),
+          doc("Above 0: root holds the classes (or domains) themselves, and this fraction of each "
+              "class is for testing."));
+    visit("split_seed", split_seed, at_least(0), doc("Seed of that choice."));
+    visit("train_list", train_list, path_of_input,
+          doc("File of 'path label' lines that names the training images, in place of the folder; "
+              "paths are below root, and of a domain_folder begin DOMAIN/CLASS."));
+    visit("test_list", test_list, path_of_input, doc("The same for the test images."));
+  }
+};
+
 /// A set whose images are files below one folder, decoded when they are asked for.
 class ImageFiles : public Dataset {
  public:

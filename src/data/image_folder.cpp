@@ -15,32 +15,10 @@
 namespace rep {
 namespace {
 
-struct ImageFolderOptions : ImageFilesOptions {
-  std::string train = "train", test = "test";
-  double test_share = 0;
-  int64_t split_seed = 0;
-  std::string train_list, test_list;
-  template <class Visitor>
-  void fields(Visitor&& visit) {
-    common_fields(visit);
-    visit("train", train, doc("Folder of training images, below root: a folder for each class."));
-    visit("test", test, doc("Folder of test images, below root."));
-    visit("test_share", test_share, between(0, 0.9),
-          doc("Above 0: root holds the classes themselves, and this fraction of each is for "
-              "testing."));
-    visit("split_seed", split_seed, at_least(0), doc("Seed of that choice."));
-    visit("train_list", train_list, path_of_input,
-          doc("File of 'path label' lines that names the training images, in place of the folder; "
-              "paths are below root."));
-    visit("test_list", test_list, path_of_input,
-          doc("The same for the test images."));
-  }
-};
-
 // `folder`: below the root, "" for itself.
 std::vector<std::string> class_folders(const std::string& root, const std::string& folder,
                                        LeftOut& left_out) {
-  const std::string path = folder.empty() ? root : root + "/" + folder;
+  const std::string path = folder.empty() ? root : joined(root, folder);
   std::vector<std::string> names;
   if (std::filesystem::is_directory(path)) names = folders_in(root, folder, left_out);
   if (names.empty()) {
@@ -82,7 +60,7 @@ std::vector<ImageFile> files_of(const ImageFolderOptions& options, Split split,
                                 LeftOut& left_out) {
   std::vector<ImageFile> files;
   for (size_t label = 0; label < classes.size(); ++label) {
-    const std::string below = folder.empty() ? classes[label] : folder + "/" + classes[label];
+    const std::string below = joined(folder, classes[label]);
     if (!std::filesystem::is_directory(options.root + "/" + below)) {
       throw Error(printable(absolute_path(options.root + "/" + below)) +
                   ": not there, though the class has a folder in " +

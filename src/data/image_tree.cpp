@@ -40,10 +40,6 @@ bool is_hidden(const std::string& name) {
   return name.empty() || name[0] == '.' || kKept.count(name) > 0;
 }
 
-std::string joined(const std::string& folder, const std::string& name) {
-  return folder.empty() || folder.back() == '/' ? folder + name : folder + "/" + name;
-}
-
 /// What an entry is, or what its link leads to. The listing mostly knows without asking the disk.
 Kind kind_of(const fs::directory_entry& entry) {
   std::error_code failed;
@@ -121,6 +117,10 @@ void walk(const std::string& root, const std::string& folder, Seen& seen, LeftOu
 }
 
 }  // namespace
+
+std::string joined(const std::string& folder, const std::string& name) {
+  return folder.empty() || folder.back() == '/' ? folder + name : folder + "/" + name;
+}
 
 void LeftOut::add(const std::string& kind, const std::string& path) {
   Kind& entry = kinds_[kind];

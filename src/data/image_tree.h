@@ -35,6 +35,9 @@ class LeftOut {
   std::map<std::string, Kind> kinds_;
 };
 
+/// FOLDER/NAME, and NAME alone in "".
+std::string joined(const std::string& folder, const std::string& name);
+
 /// The paths, sorted, of the image files (has_image_ending) below ROOT/FOLDER, each beginning with
 /// `folder`. Links to files and folders are followed, each folder once; hidden ones are not
 /// entered. Throws Error when a folder cannot be read or a link leads nowhere.

@@ -57,8 +57,7 @@ struct ImageNetSubsetOptions : ImageFilesOptions {
     visit("train_list", train_list, path_of_input,
           doc("File of 'path label' lines that names the training images, in place of the folder; "
               "paths are below root."));
-    visit("val_list", val_list, path_of_input,
-          doc("The same for the test images."));
+    visit("val_list", val_list, path_of_input, doc("The same for the test images."));
   }
 };
 

@@ -8,28 +8,22 @@
 #include <string>
 #include <vector>
 
+#include "methods/adapter_options.h"
 #include "methods/class_means.h"
 #include "methods/cosine_head.h"
 #include "methods/frozen_features.h"
 #include "methods/method.h"
-#include "nn/adapter.h"
 #include "tensor/torch.h"
 
 namespace rep {
 
 namespace {
 
-struct AperOptions {
-  int64_t bottleneck = 64;
-  double adapter_scale = 0.1;
-  double adapter_dropout = 0.1;
+struct AperOptions : AdapterOptions {
   std::vector<std::string> branches{"plain", "adapted"};
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("bottleneck", bottleneck, at_least(1), doc("Hidden units of an adapter.", "units"));
-    visit("adapter_scale", adapter_scale, above(0), doc("Factor on an adapter's output."));
-    visit("adapter_dropout", adapter_dropout, between(0, 0.99),
-          doc("Dropout of an adapter's hidden units."));
+    adapter_fields(visit);
     visit("branches", branches,
           doc("Whose features an image is compared by: plain, adapted, or both side by side."));
   }
@@ -47,10 +41,7 @@ class Aper final : public Method {
         features_(context),
         images_(context.images),
         device_(context.device),
-        adapters_(backbone_->depth(), features_.dim(),
-                  {options.bottleneck, options.adapter_scale, options.adapter_dropout,
-                   /*in_series=*/false},
-                  context.device),
+        adapters_(backbone_->depth(), features_.dim(), options.of_set(), context.device),
         means_(context.num_classes, features_.dim() * static_cast<int64_t>(options.branches.size()),
                context.device) {}
 

@@ -10,10 +10,10 @@
 #include <limits>
 #include <string>
 
+#include "methods/adapter_options.h"
 #include "methods/cosine_head.h"
 #include "methods/frozen_features.h"
 #include "methods/method.h"
-#include "nn/adapter.h"
 #include "tensor/torch.h"
 
 namespace rep {
@@ -57,20 +57,14 @@ torch::Tensor reweighted_logits(const torch::Tensor& features, const torch::Tens
 
 namespace {
 
-struct EaseOptions {
-  int64_t bottleneck = 64;
-  double adapter_scale = 0.1;
-  double adapter_dropout = 0.1;
+struct EaseOptions : AdapterOptions {
   double alpha = 0.1;
   double beta = 0;
   std::string complement = "recalc";
   bool reweight = true;
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("bottleneck", bottleneck, at_least(1), doc("Hidden units of an adapter.", "units"));
-    visit("adapter_scale", adapter_scale, above(0), doc("Factor on an adapter's output."));
-    visit("adapter_dropout", adapter_dropout, between(0, 0.99),
-          doc("Dropout of an adapter's hidden units."));
+    adapter_fields(visit);
     visit("alpha", alpha, at_least(0),
           doc("Weight of all other tasks' adapters together, beside 1 for a class's own."));
     visit("beta", beta, at_least(0),
@@ -194,10 +188,7 @@ class Ease final : public Method {
   int64_t plain() const { return options_.beta > 0 ? 1 : 0; }
 
   AdapterSet new_set() const {
-    return AdapterSet(backbone_->depth(), features_.dim(),
-                      {options_.bottleneck, options_.adapter_scale, options_.adapter_dropout,
-                       /*in_series=*/false},
-                      device_);
+    return AdapterSet(backbone_->depth(), features_.dim(), options_.of_set(), device_);
   }
 
   // A pass each: of the plain ViT where it counts, and through every task's adapters.

@@ -16,6 +16,7 @@
 #include <string>
 #include <tuple>
 
+#include "methods/adapter_options.h"
 #include "methods/classifier.h"
 #include "methods/cosine_head.h"
 #include "methods/frozen_features.h"
@@ -121,22 +122,17 @@ std::vector<double> ridge_losses(const torch::Tensor& fit, const torch::Tensor& 
 
 namespace {
 
-struct RanpacOptions {
+struct RanpacOptions : AdapterOptions {
+  RanpacOptions() { adapter_dropout = 0; }  // the authors have 0.1
   int64_t projection = 2000;
   std::string first_task = "adapter";
-  int64_t bottleneck = 64;
-  double adapter_scale = 0.1;
-  double adapter_dropout = 0;
   template <class Visitor>
   void fields(Visitor&& visit) {
     visit("projection", projection, between(0, 100000),
           doc("Random features (M); 0: the backbone's own.", "features"));
     visit("first_task", first_task, one_of({"none", "adapter"}),
           doc("Whether the first task adapts the ViT by adapters."));
-    visit("bottleneck", bottleneck, at_least(1), doc("Hidden units of an adapter.", "units"));
-    visit("adapter_scale", adapter_scale, above(0), doc("Factor on an adapter's output."));
-    visit("adapter_dropout", adapter_dropout, between(0, 0.99),
-          doc("Dropout of an adapter's hidden units; the authors have 0.1."));
+    adapter_fields(visit);
   }
 };
 
@@ -163,10 +159,7 @@ class Ranpac final : public Method {
           "method: first_task adapter needs a vision transformer; name one as backbone, or set "
           "first_task: none");
     }
-    adapters_ = AdapterSet(backbone_->depth(), D,
-                           {options.bottleneck, options.adapter_scale, options.adapter_dropout,
-                            /*in_series=*/false},
-                           context.device);
+    adapters_ = AdapterSet(backbone_->depth(), D, options.of_set(), context.device);
     head_ = CosineHead(D, context.num_classes, context.device);
   }
 

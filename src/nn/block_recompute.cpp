@@ -20,6 +20,7 @@ void each_learned(ForwardPlan& plan, const std::vector<int64_t>& blocks, const V
     if (t.defined() && t.requires_grad()) visit(t);
   };
   for (const int64_t index : blocks) {
+    if (plan.detaches(index)) continue;  // learns nothing
     const auto block = static_cast<size_t>(index);
     if (!plan.prefixes.empty()) one(plan.prefixes[block]);
     if (!plan.class_offsets.empty()) one(plan.class_offsets[block]);

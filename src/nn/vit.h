@@ -118,6 +118,12 @@ struct LayerScaleImpl : torch::nn::Module {
 };
 TORCH_MODULE(LayerScale);
 
+/// The tokens of x [B, N, D] in the range; all of them where it is empty.
+torch::Tensor only(TokenRange range, const torch::Tensor& x);
+
+/// A layer norm over the channels, as the options say.
+torch::nn::LayerNorm make_norm(const VitOptions& options);
+
 /// Pre-norm block: x + attn(norm1(x)), merge, x + mlp(norm2(x)); with LayerScale, x + ls1 attn(..),
 /// x + ls2 mlp(..).
 struct BlockImpl : torch::nn::Module {
@@ -126,6 +132,8 @@ struct BlockImpl : torch::nn::Module {
   /// those come out, and nothing is merged: what is merged would come out of no block.
   void forward(TokenStream& stream, const ForwardPlan& plan, int64_t index, TokenRange outputs = {},
                PatchScoreRequest* scores = nullptr);
+  /// Converts its linear layers (VisionTransformerImpl::multiply_in_bf16).
+  void multiply_in_bf16();
   const VitOperations* operations = &kFusedOperations;
   double recompute = 0;  // share of a frozen MLP: made again for the backward pass, and not kept
   torch::nn::LayerNorm norm1{nullptr}, norm2{nullptr};
@@ -169,9 +177,8 @@ struct VisionTransformerImpl : Backbone {
   /// Converts the blocks' linear layers, all frozen, to bf16, with the weights and biases of norms
   /// that do not train (by now: a method may train them) folded in: products run in it, everything
   /// else stays in fp32. Half the memory for weights; fast only where the processor multiplies
-  /// bf16. Or those of one block, of which a second time is none.
+  /// bf16.
   void multiply_in_bf16();
-  void multiply_in_bf16(int64_t block);
   /// From now on, and for weights as and where they are now, passes of the frozen ViT whose shapes
   /// repeat are recorded; nothing changes where the recorder is empty.
   void record_passes(Recorder recorder);

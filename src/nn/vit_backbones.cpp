@@ -204,7 +204,7 @@ VisionTransformer make_vit(const BackboneConfig& config, Json* inputs, bool in_b
     loader.fill(made, "blocks." + std::to_string(block) + ".");
     for (auto& p : made.blocks[static_cast<size_t>(block)]->parameters())
       p.set_requires_grad(false);
-    made.multiply_in_bf16(block);
+    made.blocks[static_cast<size_t>(block)]->multiply_in_bf16();
     release_freed_heap();
   };
   VisionTransformer vit(options, in_bf16 ? halve : VisionTransformerImpl::Drawn());

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "run/evaluation.h"
 #include "run/loops.h"
 
 namespace rep {

@@ -9,6 +9,7 @@
 #include "kernels/lanes.h"
 #include "kernels/products.h"
 #include "nn/reference_vit.h"
+#include "run/evaluation.h"
 #include "run/loops.h"
 #include "run/memory_limit.h"
 #include "run/result.h"

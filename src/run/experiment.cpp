@@ -7,11 +7,13 @@
 #include <ctime>
 
 #include "core/error.h"
+#include "core/identity.h"
 #include "core/offline_result.h"
 #include "data/dataset.h"
 #include "revision.h"
 #include "run/anytime.h"
 #include "run/confusion.h"
+#include "run/evaluation.h"
 #include "run/inputs.h"
 #include "run/learn.h"
 #include "run/loops.h"
@@ -121,9 +123,9 @@ std::string resume_line(bool found, const Result& result, const Position& positi
          std::to_string(position.iteration);
 }
 
-// Processes that train together average gradients, and so take the same steps: what trains stays the
-// same, bit for bit. What a method computes from the task's images each process computes for itself,
-// in batches of its own where features are cached, and the same to rounding.
+// Processes that train together average gradients, and so take the same steps: what trains stays
+// the same, bit for bit. What a method computes from the task's images each process computes for
+// itself, in batches of its own where features are cached, and the same to rounding.
 void expect_carried_alike(Learner& learner, const std::string& what) {
   if (learner.world->size() == 1) return;
   State state;

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/identity.h"
 #include "run/inputs.h"
 #include "run/setup.h"
 #include "tensor/checkpoint.h"

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "data/loader.h"
+#include "run/evaluation.h"
 #include "run/loops.h"
 #include "run/session.h"
 #include "tensor/meter.h"
@@ -60,10 +61,8 @@ class Probe {
     const int64_t last = static_cast<int64_t>(session_.stream.tasks.size()) - 1;
     int64_t first = 0;  // that has images to train on: joint learning's only one
     while (first < last && tasks()[static_cast<size_t>(first)].train.empty()) ++first;
-    int64_t stored = 0;
     for (const Task& task : tasks()) {
-      const bool trains = task.index == first || task.index == last;
-      go_through(task, trains, task.index == first);
+      go_through(task, task.index == first, task.index == last);
     }
     reset_peaks();
     {
@@ -72,12 +71,13 @@ class Probe {
     }
     footprint_.checkpoint = peak_tensor_bytes();
     test();
-    stored = session_.learner.method->bytes_until_full(session_.train->size());
-    for (BytesLine* line :
-         {&footprint_.step, &footprint_.begin, &footprint_.task_end, &footprint_.test}) {
+    const int64_t stored = session_.learner.method->bytes_until_full(session_.train->size());
+    for (BytesLine* line : {&footprint_.step, &footprint_.test}) {
       line->fixed += static_cast<double>(stored);
     }
-    footprint_.checkpoint += stored;
+    for (int64_t* bytes : {&footprint_.begin, &footprint_.task_end, &footprint_.checkpoint}) {
+      *bytes += stored;
+    }
     footprint_.beside = std::max<int64_t>(0, footprint_.beside);
     return footprint_;
   }
@@ -91,30 +91,29 @@ class Probe {
     return peak_tensor_bytes();
   }
 
-  static void raise(double& highest, int64_t value) {
-    highest = std::max(highest, static_cast<double>(value));
-  }
-
-  void go_through(const Task& task, bool trains, bool is_first) {
+  void go_through(const Task& task, bool is_first, bool is_last) {
     Method& method = *session_.learner.method;
     TaskImages& images = *session_.learner.images;
     reset_peaks();
     images.set_task(task);
-    images.visit_only(kLookedAtPerClass, is_first ? session_.config.eval.batch_size : 0, [] {
+    images.visit_only(kLookedAtPerClass, is_first ? images.batch_size() : 0, [] {
       return TaskImages::Spent{0, 0, tensor_bytes()};
     });
     const int64_t before = images.unvisited().bytes;
     method.begin_task(task);
     const int64_t begun = images.unvisited().bytes - before;
     // Features are held twice while they are put together.
-    raise(footprint_.begin.fixed, peak() + 2 * begun);
-    if (trains && !method.parameters().empty()) steps(task, is_first, 2 * begun);
+    footprint_.begin = std::max(footprint_.begin, peak() + 2 * begun);
+    if ((is_first || is_last) && !method.parameters().empty()) {
+      steps(task, is_first, is_last, 2 * begun);
+    }
     reset_peaks();
     method.end_task(task);
-    raise(footprint_.task_end.fixed, peak() + 2 * (images.unvisited().bytes - before - begun));
+    footprint_.task_end =
+        std::max(footprint_.task_end, peak() + 2 * (images.unvisited().bytes - before - begun));
   }
 
-  void steps(const Task& task, bool is_first, int64_t more) {
+  void steps(const Task& task, bool is_first, bool is_last, int64_t more) {
     const PhaseCost before = metered();
     const int64_t of_one = step(task, one_);
     if (is_first) {
@@ -124,24 +123,39 @@ class Probe {
       };
       const double all = macs(Phase::kSelect) + macs(Phase::kForward) + macs(Phase::kBackward);
       footprint_.forward_share = all > 0 ? macs(Phase::kForward) / all : 0;
-      vary(task, of_one);
+      vary(task);
+      if (footprint_.divides_batches && 2 * one_ <= config_.train.batch_size) {
+        footprint_.parts = std::max<int64_t>(0, step(task, one_, /*parts=*/2) - of_one);
+      }
     }
     if (two_ > one_) {
       const double slope =
           static_cast<double>(step(task, two_) - of_one) / static_cast<double>(two_ - one_);
       footprint_.step.an_image = std::max(footprint_.step.an_image, slope);
     }
-    raise(footprint_.step.fixed,
-          of_one + more - std::llround(footprint_.step.an_image * static_cast<double>(one_)));
+    hold_at_least(of_one + more, one_);
+    // What it replays beside a batch is known once it has stored one.
+    if (is_last && !footprint_.divides_batches) {
+      hold_at_least(step(task, config_.train.batch_size) + more, config_.train.batch_size);
+    }
+  }
+
+  // The line of a step comes to no less than so many bytes with so many images.
+  void hold_at_least(int64_t bytes, int64_t images) {
+    BytesLine& line = footprint_.step;
+    line.fixed = std::max(line.fixed,
+                          static_cast<double>(bytes) - line.an_image * static_cast<double>(images));
   }
 
   // The same step, recomputing.
-  void vary(const Task& task, int64_t of_one) {
+  void vary(const Task& task) {
     const auto vit = std::dynamic_pointer_cast<VisionTransformerImpl>(session_.learner.backbone);
     if (!vit) return;
+    // Compared with a step that finds the same features cached.
+    const int64_t as_asked = step(task, one_);
     const auto saved = [&] {
       return std::max(0.0,
-                      static_cast<double>(of_one - step(task, one_)) / static_cast<double>(one_));
+                      static_cast<double>(as_asked - step(task, one_)) / static_cast<double>(one_));
     };
     footprint_.depth = vit->options.depth;
     footprint_.entering =
@@ -157,24 +171,20 @@ class Probe {
     vit->recompute_blocks(config_.backbone.recompute_blocks);
   }
 
-  // Peak of a step of so many images, with the optimiser's state, which the first step lacks.
-  int64_t step(const Task& task, int64_t images) {
+  // Peak of two steps of so many images in each part: the first lacks the optimiser's state.
+  int64_t step(const Task& task, int64_t images, int64_t parts = 1) {
     TrainConfig& train = session_.config.train;
     const TrainConfig whole = train;
-    train.batch_size = images;
-    train.iterations = 1;
+    train.batch_size = parts * images;
+    train.micro_batch_size = parts > 1 ? images : 0;
+    train.iterations = 2;
     Position position;
     position.task = task.index;
     reset_peaks();
     train_task(session_, task, position);
     const int64_t bytes = peak();
     train = whole;
-    const int64_t moments = whole.optimizer.name != "sgd"  ? 2
-                            : whole.optimizer.momentum > 0 ? 1
-                                                           : 0;
-    int64_t parameters = 0;
-    for (const auto& p : session_.learner.method->parameters()) parameters += static_cast<int64_t>(p.nbytes());
-    return bytes + moments * parameters;
+    return bytes;
   }
 
   // Of one image and of two; a loader's places for the others are added.
@@ -183,6 +193,7 @@ class Probe {
         tasks().begin(), tasks().end(),
         [](const Task& a, const Task& b) { return a.test.size() < b.test.size(); });
     const auto all = static_cast<int64_t>(largest->test.size());
+    footprint_.test_images = all;
     const auto tested = [&](int64_t images) {
       Task task = *largest;
       task.test.resize(static_cast<size_t>(images));
@@ -197,11 +208,6 @@ class Probe {
     footprint_.test.an_image =
         std::max(0.0, two - one) + static_cast<double>((ring - 1) * footprint_.image_bytes);
     footprint_.test.fixed = one - std::max(0.0, two - one);
-    // A method looks at a task's images as it does in a test.
-    for (BytesLine* line : {&footprint_.begin, &footprint_.task_end}) {
-      line->an_image = footprint_.test.an_image;
-      line->fixed -= line->an_image;
-    }
   }
 
   const Config config_;

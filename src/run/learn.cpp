@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/identity.h"
 #include "data/dataset.h"
 #include "methods/method.h"
 #include "run/setup.h"
@@ -21,7 +22,9 @@ constexpr const char* kFolderKind = "image_folder";
 constexpr const char* kTestShare = "test_share";
 constexpr double kUsualTestShare = 0.2;
 
-bool begins_with(const std::string& text, const std::string& with) { return text.rfind(with, 0) == 0; }
+bool begins_with(const std::string& text, const std::string& with) {
+  return text.rfind(with, 0) == 0;
+}
 
 // Of the old data set, by its own name within the joined one.
 bool is_of_before(const std::string& override_text) {

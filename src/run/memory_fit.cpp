@@ -115,16 +115,18 @@ class LadderMaker {
   int64_t tensors_in_training(const Rung& rung) const {
     const int64_t images =
         rung.micro_batch_size > 0 ? rung.micro_batch_size : config_.train.batch_size;
-    return std::max(BytesLine{foot_.step.fixed, slope(rung)}.at(images), foot_.checkpoint);
+    const int64_t more = rung.micro_batch_size > 0 ? foot_.parts : 0;
+    return std::max(BytesLine{foot_.step.fixed, slope(rung)}.at(images) + more, foot_.checkpoint);
   }
 
   int64_t tensors_in_tests(int64_t images) const {
-    return std::max({foot_.test.at(images), foot_.begin.at(images), foot_.task_end.at(images)});
+    return std::max(
+        {foot_.test.at(std::min(images, foot_.test_images)), foot_.begin, foot_.task_end});
   }
 
   // As many images in a test as take no more than a step does.
   Rung with_tests(Rung rung) const {
-    const int64_t most = tensors_in_training(rung);
+    const int64_t most = std::max({tensors_in_training(rung), foot_.begin, foot_.task_end});
     while (rung.eval_batch_size > 1 && tensors_in_tests(rung.eval_batch_size) > most) {
       rung.eval_batch_size = (rung.eval_batch_size + 1) / 2;
     }

@@ -84,9 +84,9 @@ bool takes_long(const Config& config, int64_t steps) {
 Forecast::Peaks peaks_of(const Footprint& footprint, const Config& config) {
   const int64_t images =
       config.train.micro_batch_size > 0 ? config.train.micro_batch_size : config.train.batch_size;
-  const int64_t tested = config.eval.batch_size;
-  return {std::max(footprint.step.at(images), footprint.begin.at(tested)),
-          footprint.task_end.at(tested), footprint.test.at(tested), footprint.checkpoint};
+  const int64_t tested = std::min(config.eval.batch_size, footprint.test_images);
+  return {std::max(footprint.step.at(images), footprint.begin), footprint.task_end,
+          footprint.test.at(tested), footprint.checkpoint};
 }
 
 Json ladder_json(const std::vector<Rung>& ladder, int64_t limit) {

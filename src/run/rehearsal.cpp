@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "data/loader.h"
+#include "run/evaluation.h"
 #include "run/loops.h"
 #include "run/session.h"
 #include "run/step_costs.h"

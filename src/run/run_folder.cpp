@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/identity.h"
 #include "core/interrupt.h"
 #include "tensor/checkpoint.h"
 #include "tensor/device.h"

@@ -65,10 +65,10 @@ const std::vector<Rule>& rules() {
       {"vae", "generator", "variational autoencoder of the features seen, with the classifier"},
       {"hidden", "head", "hidden layer between feature and classifier"},
       {"mlp", "head", "hidden layer between feature and classifier"},
-      {"head", "head", "classifier: a row a class, in the order of \"classes\""},
+      {"head", "head", "classifier: a row a class, in the order of classes"},
       {"norm", "head", "layer norm before the classifier"},
       {"scale", "head", "scale of the cosine classifier"},
-      {"weight", "head", "classifier: a row or column a class, in the order of \"classes\""}};
+      {"weight", "head", "classifier: a row or column a class, in the order of classes"}};
   return kRules;
 }
 

@@ -49,10 +49,10 @@ summary { cursor: pointer; font-weight: 600; }
 .classes { display: flex; flex-wrap: wrap; gap: 1em 3em; }
 .classes section { min-width: 0; max-width: 100%; }
 .bars { list-style: none; margin: 0; padding: 0; font-size: 0.88em; display: grid;
-        gap: 0.15em 1.6em; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17em), 1fr)); }
+        gap: 0.15em 1.6em; grid-template-columns: repeat(auto-fill, minmax(min(100%, 21em), 1fr)); }
 .bars li { display: flex; align-items: center; gap: 0.6em; margin: 0; }
 .bars .name { flex: 1 1 8em; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-.bars .bar { flex: 0 0 6em; height: 0.7em; background: var(--rule); border-radius: 2px; }
+.bars .bar { flex: 0 0 5em; height: 0.7em; background: var(--rule); border-radius: 2px; }
 .bars .bar span { display: block; height: 100%; background: var(--bar); border-radius: 2px; }
 .bars .value { flex: 0 0 3em; text-align: right; font-variant-numeric: tabular-nums; }
 li { margin: 0.2em 0; } .notes, p { color: var(--soft); }
@@ -85,7 +85,7 @@ std::string figure(const Chart& chart) {
     legend +=
         "<span>" + draw_mark(series.style, chart.joined) + xml_text(series.label) + "</span>\n";
   }
-  if (chart.joined || chart.arrows.empty()) {
+  if (picture.find("class=\"arrow\"") == std::string::npos) {  // of points that all but touch
     return "<figure>\n" + picture + "<figcaption>\n" + legend + "</figcaption>\n</figure>\n";
   }
   return "<figure>\n" + picture + "<figcaption>\n" + legend +
@@ -189,7 +189,7 @@ std::string pictures(const Table& table) {
                                       "mean accuracy of the tasks so far, %");
   text += chart_over_tasks(table, "Forgetting over tasks", "forgetting", "forgetting, points");
   text += chart_of_cost(table, "Accuracy against compute", "train_macs",
-                        "training compute, billion multiply-adds (GMAC)");
+                        "training compute, billions of MACs");
   text += chart_of_cost(table, "Accuracy against memory", "peak_tensor_bytes",
                         "peak memory of tensors, MB");
   text += chart_of_cost(table, "Accuracy against what is carried", "state_bytes",

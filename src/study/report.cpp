@@ -11,6 +11,7 @@
 #include "core/config.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/identity.h"
 #include "core/suggest.h"
 #include "study/report_table.h"
 
@@ -178,7 +179,11 @@ std::vector<std::string> telling_keys(const std::vector<Row>& rows,
     if (differing.count(first)) order.emplace_back(first);
   }
   const auto prefers = [](const std::string& key) {
-    return key.rfind("efficiency.", 0) == 0 ? 0 : key.rfind("method.", 0) == 0 ? 1 : 2;
+    const std::string kind = ".kind";  // says in a word what the options beside it only qualify
+    const bool is_kind =
+        key.size() > kind.size() && key.compare(key.size() - kind.size(), kind.size(), kind) == 0;
+    if (key.rfind("efficiency.", 0) == 0) return is_kind ? 0 : 1;
+    return key.rfind("method.", 0) == 0 ? 2 : 3;
   };
   std::vector<std::string> rest;
   for (const std::string& key : differing) {

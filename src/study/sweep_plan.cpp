@@ -11,13 +11,14 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/hash.h"
+#include "core/identity.h"
 #include "core/json.h"
 
 namespace rep {
 namespace {
 
-constexpr size_t kKeyLength = 10;  // hexadecimal digits: 40 bits, for thousands of runs
-constexpr size_t kMaxFolderName = 160;   // of the readable part; file systems allow 255 in all
+constexpr size_t kKeyLength = 10;       // hexadecimal digits: 40 bits, for thousands of runs
+constexpr size_t kMaxFolderName = 160;  // of the readable part; file systems allow 255 in all
 
 struct GridAxis {
   std::string key;

@@ -15,6 +15,7 @@
 
 #include "core/config.h"
 #include "core/error.h"
+#include "core/identity.h"
 #include "core/random.h"
 #include "data/dataset.h"
 #include "data/image_format.h"
