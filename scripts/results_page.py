@@ -19,7 +19,7 @@ import os
 import sys
 
 RESULTS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "results")
-PATHS = {"root", "train_list", "test_list", "val_list", "weights", "path", "offline_result", "decoded_cache"}
+PATHS = {"root", "train_list", "test_list", "val_list", "weights", "path", "offline_result", "decoded_cache", "query_cache"}
 NO_IDENTITY = {"name", "device", "threads", "memory_limit", "train.workers", "train.checkpoint_seconds",
                "eval.offline_result", "backbone.weights", "efficiency.query_backbone.weights", "dataset.root",
                "dataset.decoded_cache"}
@@ -137,6 +137,16 @@ def figure(results, of, form):
     return "-" if any(v is None for v in values) else form.format(mean(values))
 
 
+NOT_TIMED = "†"  # behind hours that lack queries which other runs had computed (inputs.queries_from_files)
+
+
+def hours(results, phases, splits):
+    """Mean hours of these phases, marked where queries of these splits were not computed in the run."""
+    seconds = [sum(r["cost"]["total"]["seconds"][phase] for phase in phases) for r in results]
+    borrowed = any(r["inputs"].get("queries_from_files", {}).get(split) for r in results for split in splits)
+    return f"{mean(seconds) / 3600:.2f}" + (NOT_TIMED if borrowed else "")
+
+
 def cells(name, results):
     def metric(key):
         return lambda r: r["metrics"].get(key)
@@ -152,7 +162,6 @@ def cells(name, results):
     def scaled(of, factor):
         return lambda r: None if of(r) is None else of(r) * factor
 
-    seconds = cost("total", "seconds")
     first = results[0]
     device = f"{first['device']['name']}, {first['device']['threads']} thread(s)"
     return [
@@ -165,8 +174,7 @@ def cells(name, results):
         figure(results, scaled(cost("total", "peak_tensor_bytes"), 1e-6), "{:.0f}"),
         figure(results, scaled(cost("total", "peak_rss_bytes"), 1e-6), "{:.0f}"),
         figure(results, scaled(cost("state_bytes"), 1e-3), "{:,.0f}"),
-        figure(results, lambda r: seconds(r)["train"] / 3600, "{:.2f}"),
-        figure(results, lambda r: (seconds(r)["train"] + seconds(r)["eval"]) / 3600, "{:.2f}"),
+        hours(results, ["train"], ["train"]), hours(results, ["train", "eval"], ["train", "test"]),
         figure(results, cost("total", "energy_joules"), "{:.0f}"),
         first["config"]["precision"], device,
         ", ".join(sorted({r["rep"]["revision"] for r in results}))]
@@ -186,7 +194,11 @@ def table_of(table):
     rows.sort(key=lambda row: -float(row[1].split()[0]))
     lines = ["| " + " | ".join(COLUMNS) + " |",
              "|---|---:|" + "---:|" * (len(COLUMNS) - 5) + "---|---|---|"]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) if rows else None
+    text = "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+    if NOT_TIMED in text:
+        text += (f"\n\n{NOT_TIMED} Features of the frozen ViT that an earlier row had computed (efficiency.query_cache) "
+                 "are in the MACs, but not in the hours.")
+    return text if rows else None
 
 
 def page():

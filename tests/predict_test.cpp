@@ -1,11 +1,10 @@
 // rep predict: what a finished run's model says of files is what the run's own test said.
 #include <cmath>
 
-#include "formats/safetensors.h"
-#include "nn/vit.h"
 #include "tests/jpeg_bytes.h"
 #include "tests/run_command.h"
 #include "tests/synthetic_files.h"
+#include "tests/vit_nano_file.h"
 
 namespace rep {
 namespace {
@@ -196,8 +195,8 @@ TEST(Predict, SaysWhatIsMissingOrBrokenAndDoesTheOthers) {
                             folder + "/empty " + folder + "/photos/dogs --batch 2";
   const Finished text = rep_command("predict " + run + files);
   EXPECT_EQ(text.exit_code, 1);
-  for (const std::string& sentence :
-       {"cannot read '" + folder + "/gone.png'", folder + "/broken.png", folder + "/empty: no image files"}) {
+  for (const std::string& sentence : {"cannot read '" + folder + "/gone.png'",
+                                      folder + "/broken.png", folder + "/empty: no image files"}) {
     EXPECT_NE(text.output.find("rep: " + sentence), std::string::npos) << text.output;
   }
   EXPECT_NE(text.output.find("3 images or folders could not be read"), std::string::npos)
@@ -211,19 +210,6 @@ TEST(Predict, SaysWhatIsMissingOrBrokenAndDoesTheOthers) {
   EXPECT_EQ(lines[4].at("path"), folder + "/photos/dogs/2.png");
   const auto alone = predicted(run + " " + good);
   EXPECT_EQ(alone.at(0).at("top").at(0).at("class"), lines[1].at("top").at(0).at("class"));
-}
-
-std::string vit_nano_file(const std::string& path, uint64_t seed) {
-  torch::manual_seed(seed);
-  BackboneConfig config;
-  config.name = "vit_nano";
-  config.weights = "random";
-  Json inputs;
-  const VisionTransformer vit = make_vit(config, &inputs);
-  NamedTensors tensors;
-  for (const auto& item : vit->named_parameters()) tensors.emplace_back(item.key(), item.value());
-  write_safetensors(path, tensors, {});
-  return path;
 }
 
 TEST(Predict, NeedsTheWeightsByContentAndNotTheTrainingPictures) {

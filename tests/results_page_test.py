@@ -56,6 +56,15 @@ class ResultsPage(unittest.TestCase):
     def keep(self, folder, *more):
         return self.page("--keep", "table", os.path.join(self.folder, folder), *more)
 
+    def test_marks_hours_that_lack_what_another_run_computed(self):
+        borrowed = result()
+        borrowed["inputs"]["queries_from_files"] = {"train": 0, "test": 100}
+        self.put("sweep/a", borrowed)
+        code, said, text = self.keep("sweep")
+        self.assertEqual(code, 0, said)
+        self.assertIn("| 0.02 | 0.02† |", text)
+        self.assertIn("† Features", text)
+
     def test_averages_over_seeds(self):
         self.put("sweep/a", result(1, accuracy=50.0))
         self.put("sweep/b", result(2, accuracy=54.0))

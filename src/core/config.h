@@ -191,11 +191,16 @@ struct EfficiencyConfig {
   QueryBackboneConfig query_backbone;
   TokenMergingConfig token_merging;
   LayerDroppingConfig layer_dropping;
+  std::string query_cache;
   template <class Visitor>
   void fields(Visitor&& visit) {
     visit("query_backbone", query_backbone,
           doc("The small model that selects the prompts in place of the backbone.", "",
               "arXiv 2406.04772"));
+    visit("query_cache", query_cache, not_identity,
+          doc("Folder in which runs share the queries (features of the frozen model) of images that "
+              "have one view: of test images, and of training images with train.augment none. Empty: "
+              "each run computes its own."));
     visit("token_merging", token_merging,
           doc("Fewer tokens in training steps.", "", "arXiv 2406.04772"));
     visit("layer_dropping", layer_dropping,

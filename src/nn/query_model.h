@@ -7,16 +7,12 @@
 #include <string>
 #include <vector>
 
+#include "core/json.h"
+#include "nn/query_cache.h"
 #include "nn/vit.h"
 #include "tensor/state.h"
 
 namespace rep {
-
-/// What a query pass tells of images.
-struct QueryAnswer {
-  torch::Tensor queries;       // [B, D]
-  torch::Tensor patch_scores;  // [B, patches], where they are asked for (nn/patch_sampling.h)
-};
 
 /// q(x), which selects prompts: the [CLS] feature of a small query model of its own (REP's swift
 /// prompt selection), projected to the backbone's width by a fixed random N(0, 1/d) matrix where
@@ -47,11 +43,18 @@ class QueryModel {
 
   /// Caches the queries of that many images of a split, from the first query that a method asks
   /// for. Training images only where the pipeline gives every one of them a single view.
-  void cache_train(int64_t images) { train_.images = images; }
-  void cache_test(int64_t images) { test_.images = images; }
-  bool caches_train() const { return train_.images > 0; }
+  void cache_train(int64_t images) { train_.set_images(images); }
+  void cache_test(int64_t images) { test_.set_images(images); }
+  bool caches_train() const { return train_.images() > 0; }
   /// "train", "test": whose queries were cached so far.
   std::vector<std::string> cached_splits() const;
+  /// Shares both caches with other runs by files in `folder` (QueryCache::share), named after the
+  /// keys, which say all that queries follow from. No effect where the model trains.
+  void share(const std::string& folder, const std::string& train_key, const std::string& test_key);
+  /// Adds what this run computed to the files.
+  void keep();
+  /// How many images' queries came of files, in all: {"train", "test"}.
+  Json from_files() const;
 
   /// Bytes that learning carries from task to task: the projection's. A cache is none of them: it
   /// saves time and changes nothing.
@@ -59,21 +62,13 @@ class QueryModel {
   void state(State& s);
 
  private:
-  struct Cache {
-    int64_t images = 0;            // room for; 0: nothing is cached
-    int64_t patches = 0;           // whose scores are told, too; 0: none
-    torch::Tensor queries, known;  // float [images, D], bool [images], on the CPU
-    torch::Tensor scores;          // float [images, patches], or undefined
-  };
   QueryAnswer compute(const torch::Tensor& images, bool scored);
-  QueryAnswer cached(Cache& cache, const torch::Tensor& images, const torch::Tensor& indices);
-  void make_caches();
-  static void fit_to_images(Cache& cache);
+  QueryAnswer cached(QueryCache& cache, const torch::Tensor& images, const torch::Tensor& indices);
 
   std::shared_ptr<Backbone> backbone_;
   VisionTransformer net_{nullptr};
   torch::Tensor projection_;  // [d, D] or undefined
-  Cache train_, test_;
+  QueryCache train_, test_;
   bool times_values_ = true;
 };
 

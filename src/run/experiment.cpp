@@ -21,6 +21,7 @@
 #include "run/predictions.h"
 #include "run/run_folder.h"
 #include "run/session.h"
+#include "run/shared_queries.h"
 #include "tensor/device.h"
 #include "tensor/meter.h"
 #include "tensor/torch.h"
@@ -192,6 +193,7 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
   report_inputs(learner.inputs, progress);
   const Json run_identity =
       identity(config, input_digests(config, learner.inputs, *session.train, *session.test));
+  share_queries(session);
   Result result(make_head(session, run_identity));
   if (!session.stream.disjoint) result.set_tasks_share_classes();
   if (!config.eval.offline_result.empty()) {
@@ -255,7 +257,9 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
         result.set_confusion(confusion);
         predictions.write(task);
       }
+      learner.efficiency->queries.keep();
       result.set_queries_computed_once(learner.efficiency->queries.cached_splits());
+      result.set_queries_from_files(learner.efficiency->queries.from_files());
       folder.add_costs(result);
 
       position = {position.task + 1, 0, position.total_iterations, false};

@@ -65,6 +65,10 @@ class Result final : public Observer {
   void set_queries_computed_once(const std::vector<std::string>& splits) {
     head_["inputs"]["queries_computed_once"] = splits;
   }
+  /// {"train", "test"}: images whose queries other runs had computed (efficiency.query_cache).
+  void set_queries_from_files(const Json& images) {
+    if (images != Json{{"train", 0}, {"test", 0}}) head_["inputs"]["queries_from_files"] = images;
+  }
   void add_anytime(const AnytimePoint& point);
   /// Then accuracies among a task's own classes say nothing, and are left out.
   void set_tasks_share_classes() { tasks_share_classes_ = true; }
