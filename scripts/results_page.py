@@ -137,14 +137,18 @@ def figure(results, of, form):
     return "-" if any(v is None for v in values) else form.format(mean(values))
 
 
-NOT_TIMED = "†"  # behind hours that lack queries which other runs had computed (inputs.queries_from_files)
+LACKS = "†"  # behind hours and peaks that lack queries which other runs had computed (inputs.queries_from_files)
+
+
+def mark(results, splits):
+    """LACKS where queries of these splits were not computed in the run."""
+    return LACKS if any(r["inputs"].get("queries_from_files", {}).get(s) for r in results for s in splits) else ""
 
 
 def hours(results, phases, splits):
-    """Mean hours of these phases, marked where queries of these splits were not computed in the run."""
+    """Mean hours of these phases."""
     seconds = [sum(r["cost"]["total"]["seconds"][phase] for phase in phases) for r in results]
-    borrowed = any(r["inputs"].get("queries_from_files", {}).get(split) for r in results for split in splits)
-    return f"{mean(seconds) / 3600:.2f}" + (NOT_TIMED if borrowed else "")
+    return f"{mean(seconds) / 3600:.2f}" + mark(results, splits)
 
 
 def cells(name, results):
@@ -171,8 +175,8 @@ def cells(name, results):
         figure(results, lambda r: r["metrics"]["task_incremental"]["average_accuracy"], "{:.2f}"),
         figure(results, lambda r: sum(r["cost"]["total"]["macs"]["train"].values()) / 1e12, "{:.1f}"),
         figure(results, lambda r: r["cost"]["total"]["macs"]["eval"] / 1e12, "{:.1f}"),
-        figure(results, scaled(cost("total", "peak_tensor_bytes"), 1e-6), "{:.0f}"),
-        figure(results, scaled(cost("total", "peak_rss_bytes"), 1e-6), "{:.0f}"),
+        figure(results, scaled(cost("total", "peak_tensor_bytes"), 1e-6), "{:.0f}") + mark(results, ["train"]),
+        figure(results, scaled(cost("total", "peak_rss_bytes"), 1e-6), "{:.0f}") + mark(results, ["train"]),
         figure(results, scaled(cost("state_bytes"), 1e-3), "{:,.0f}"),
         hours(results, ["train"], ["train"]), hours(results, ["train", "eval"], ["train", "test"]),
         figure(results, cost("total", "energy_joules"), "{:.0f}"),
@@ -195,9 +199,9 @@ def table_of(table):
     lines = ["| " + " | ".join(COLUMNS) + " |",
              "|---|---:|" + "---:|" * (len(COLUMNS) - 5) + "---|---|---|"]
     text = "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
-    if NOT_TIMED in text:
-        text += (f"\n\n{NOT_TIMED} Features of the frozen ViT that an earlier row had computed (efficiency.query_cache) "
-                 "are in the MACs, but not in the hours.")
+    if LACKS in text:
+        text += (f"\n\n{LACKS} Features of the frozen ViT that an earlier row had computed (efficiency.query_cache) "
+                 "are in the MACs, but not in the hours and the peaks.")
     return text if rows else None
 
 

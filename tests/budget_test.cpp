@@ -152,6 +152,12 @@ TEST_F(MemoryLimit, MakesTheRunFitItselfAndSaysHow) {
     return result.at("metrics").at("average_accuracy").get<double>();
   };
   EXPECT_NEAR(accuracy(fitted), accuracy(free), 5);
+  // It says what was asked for, so that the finished run is known again.
+  for (const char* section : {"train", "eval", "backbone"}) {
+    EXPECT_EQ(fitted.at("config").at(section), free.at("config").at(section)) << section;
+  }
+  const Finished exported = rep_command("export " + folder + "/out --output " + folder + "/model");
+  EXPECT_EQ(exported.exit_code, 0) << exported.output;
 }
 
 TEST_F(MemoryLimit, ChangesNothingWhereTheRunFitsAsItIs) {

@@ -283,6 +283,22 @@ TEST(DataFaults, WhatIsLeftOutIsNamedByCheckRunAndResult) {
   expect_in(read_json(root + "/out/result.json")["notes"].dump(), note);
 }
 
+TEST(DataFaults, ImagesThatAreLearnedAndTestedAreNoted) {
+  const std::string root = pictures("overlap");
+  std::string train, test;
+  int label = 0;
+  for (const char* c : {"ant", "bee", "cat", "dog"}) {
+    const std::string number = " " + std::to_string(label++) + "\n";
+    for (const char* image : {"/0.png", "/1.png"}) train += "train/" + (c + (image + number));
+    test += (label == 1 ? "train/" : "test/") + (c + ("/1.png" + number));
+  }
+  const std::string config =
+      experiment(root, ", train_list: " + write_text(root + "/train.txt", train) +
+                           ", test_list: " + write_text(root + "/test.txt", test));
+  expect_in(rep_command("check " + config).output,
+            "note: 1 of 4 test images are training images, too");
+}
+
 TEST(DataFaults, TasksOfOneClassAreNotedByCheckRunAndResult) {
   const std::string root = pictures("single");
   const std::string method =

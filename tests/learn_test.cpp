@@ -299,6 +299,46 @@ TEST(Learn, WithoutTheOldPicturesLearnsTheSameAndTestsTheNewTaskAlone) {
   EXPECT_NE(other.at("notes").dump().find("not those"), std::string::npos) << other.at("notes");
 }
 
+// The old images' features are of the new view, too: a run that never saw the old one agrees.
+TEST(Learn, WithAnotherViewTestsTheOldImagesInIt) {
+  const std::string folder = fresh_folder("learn_view");
+  write_split_images(folder + "/a", 0, 4);
+  write_split_images(folder + "/b", 4, 6);
+  const auto learned_in = [&](const std::string& view, const std::string& name) {
+    const Finished first = run_to(
+        folder + "/" + name, experiment(folder + "/a", "tasks: 2", "ncm", ", augment: " + view));
+    EXPECT_EQ(first.exit_code, 0) << first.output;
+    const Finished then =
+        rep_command("learn " + folder + "/" + name + " " + folder + "/b -q --output " + folder +
+                    "/" + name + "_then --set train.augment=none");
+    EXPECT_EQ(then.exit_code, 0) << then.output;
+    return folder + "/" + name + "_then";
+  };
+  for (const char* view : {"l2p", "none"}) {
+    const std::string run = learned_in(view, view);
+    const json result = read_json(run + "/result.json");
+    std::vector<double> right(3);
+    std::istringstream said(rep_command("predict " + run + " " + folder + "/a/test " + folder +
+                                        "/b/test --top 1 --json 2>/dev/null")
+                                .output);
+    for (std::string text; std::getline(said, text);) {
+      const json line = json::parse(text);
+      const fs::path path = line.at("path").get<std::string>();
+      const std::string own = path.parent_path().filename();
+      for (size_t t = 0; t < 3; ++t) {
+        const std::vector<std::string> names = result.at("tasks").at(t).at("class_names");
+        if (std::find(names.begin(), names.end(), own) == names.end()) continue;
+        right[t] += line.at("top").at(0).at("class") == own;
+      }
+    }
+    for (size_t t = 0; t < 3; ++t) {
+      EXPECT_EQ(result.at("accuracy").at("class_incremental").at(2).at(t).get<double>(),
+                100 * right[t] / result.at("tasks").at(t).at("test_images").get<double>())
+          << view << t;
+    }
+  }
+}
+
 TEST(Learn, TakesAFifthForTestingWhereTheFolderIsNotSplit) {
   const TwoByTwo two("learn_fifth");
   fs::rename(two.folder + "/b/train", two.folder + "/plain");

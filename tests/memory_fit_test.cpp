@@ -39,7 +39,7 @@ Footprint in_mebibytes() {
   foot.image_bytes = kMiB / 2;
   foot.beside = 100 * kMiB;
   foot.loading = 120 * kMiB;
-  foot.divides_batches = true;
+  foot.divides_batches = foot.divides_tests = true;
   return foot;
 }
 
@@ -101,6 +101,12 @@ TEST(MemoryLadder, RecomputesWhereBatchesStayWhole) {
   ASSERT_NE(pairs, nullptr);
   EXPECT_EQ(pairs->peak_tensor_bytes, (330 - 170 - 16) * kMiB);
   EXPECT_LT(blocks->step_time, 1.35);
+}
+
+TEST(MemoryLadder, KeepsTestsWholeWherePredictionsAreOfBatches) {
+  Footprint foot = in_mebibytes();
+  foot.divides_tests = false;
+  for (const Rung& rung : memory_ladder(sixteen(), foot)) EXPECT_EQ(rung.eval_batch_size, 64);
 }
 
 TEST(MemoryLadder, GivesTheQuickestThatFits) {

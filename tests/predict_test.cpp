@@ -202,14 +202,23 @@ TEST(Predict, SaysWhatIsMissingOrBrokenAndDoesTheOthers) {
   EXPECT_NE(text.output.find("3 images or folders could not be read"), std::string::npos)
       << text.output;
   const auto lines = predicted(run + files);
-  ASSERT_EQ(lines.size(), 5u);
+  ASSERT_EQ(lines.size(), 6u);
+  EXPECT_EQ(lines[0].at("path"), folder + "/empty");
   EXPECT_TRUE(lines[0].contains("error"));
-  EXPECT_EQ(lines[1].at("path"), good);
-  EXPECT_TRUE(lines[1].contains("top"));
-  EXPECT_TRUE(lines[2].contains("error"));
-  EXPECT_EQ(lines[4].at("path"), folder + "/photos/dogs/2.png");
+  EXPECT_TRUE(lines[1].contains("error"));
+  EXPECT_EQ(lines[2].at("path"), good);
+  EXPECT_TRUE(lines[2].contains("top"));
+  EXPECT_TRUE(lines[3].contains("error"));
+  EXPECT_EQ(lines[5].at("path"), folder + "/photos/dogs/2.png");
   const auto alone = predicted(run + " " + good);
-  EXPECT_EQ(alone.at(0).at("top").at(0).at("class"), lines[1].at("top").at(0).at("class"));
+  EXPECT_EQ(alone.at(0).at("top").at(0).at("class"), lines[2].at("top").at(0).at("class"));
+
+  // Fields are what tabs separate, and a line is an image, whatever its name.
+  const std::string odd = folder + "/a\tb\nc.png";
+  std::filesystem::copy(good, odd);
+  const Finished named = rep_command("predict " + run + " '" + odd + "' --top 1 2>/dev/null");
+  EXPECT_EQ(named.output.rfind(folder + "/a\\tb\\nc.png\t", 0), 0u) << named.output;
+  EXPECT_EQ(std::count(named.output.begin(), named.output.end(), '\t'), 2) << named.output;
 }
 
 TEST(Predict, NeedsTheWeightsByContentAndNotTheTrainingPictures) {
@@ -249,6 +258,13 @@ TEST(Predict, RefusesWhatIsNoFinishedRun) {
   write_text(folder + "/half/result.json", result.dump());
   says(folder + "/half" + photo, "not complete (1 task is learned)");
   write_text(folder + "/half/result.json", "{}");
+  says(folder + "/half" + photo, "is not a result of rep run");
+  const std::string deep(100000, '['), ends(100000, ']');
+  write_text(folder + "/half/result.json", R"({"complete": true, "config": )" + deep + ends + "}");
+  says(folder + "/half" + photo, "nested too deeply");
+  result["complete"] = true;
+  result["tasks"] = json::array();
+  write_text(folder + "/half/result.json", result.dump());
   says(folder + "/half" + photo, "is not a result of rep run");
   std::filesystem::remove_all(run + "/checkpoint");
   says(run + photo, "checkpoint is what it learned");

@@ -89,6 +89,17 @@ TEST(QueryCache, AResumedRunIsTheSameAndCountsEveryImageOnce) {
   EXPECT_EQ(result["inputs"]["queries_from_files"], (json{{"train", 120}, {"test", 30}}));
 }
 
+TEST(QueryCache, RefusesAFolderThatCannotBeBeforeItTrains) {
+  const Setting setting("query_cache_nowhere");
+  write_text(setting.shared, "a file");
+  const std::string out = setting.folder + "/out";
+  const Finished refused = rep_command("run " + setting.config("c", kNcm) + " -q --output " + out +
+                                       setting.share() + "/below");
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_EQ(std::count(refused.output.begin(), refused.output.end(), '\n'), 1) << refused.output;
+  EXPECT_FALSE(std::filesystem::exists(out + "/metrics.jsonl"));
+}
+
 TEST(QueryCache, RefusesADamagedFileInASentence) {
   const Setting setting("query_cache_damaged");
   setting.run("first", kNcm, setting.share());

@@ -533,10 +533,11 @@ TEST(ClassResults, AreCountedByPairAndByTask) {
   EXPECT_EQ(pairs[1].from, 2U);
   EXPECT_EQ(most_confused(classes, 1).size(), 1U);
   EXPECT_EQ(by_class(classes).shares[0], (std::vector<double>{0.75, 0.25, 0, 0}));
-  const ShareMatrix tasks = by_task(classes);
+  const ShareMatrix tasks = by_task(classes, 10);
   ASSERT_EQ(tasks.names, (std::vector<std::string>{"not tested", "task 1", "task 2"}));
   EXPECT_EQ(tasks.images[1], (std::vector<int64_t>{0, 8, 0}));
   EXPECT_EQ(tasks.shares[2], (std::vector<double>{0, 0.5, 0.5}));
+  EXPECT_TRUE(by_task(classes, 2).names.empty());
 }
 
 TEST(ClassResults, AreNoneWhereAResultIsNotSound) {

@@ -98,6 +98,15 @@ TEST(Selection, OpensNoTestImageBeforeTheChoiceAndTestsThatOnce) {
   EXPECT_NE(page.find("| chosen | " + config), std::string::npos) << page;
   EXPECT_NE(page.find("Then trained on all training images and tested once"), std::string::npos);
 
+  // Another choice in the same folder does not hide that test images were looked at before.
+  const std::string other = chosen == 0 ? "0.05" : "0.000001";
+  const Finished later = rep_command("sweep " + config + " --grid train.optimizer.lr=" + other +
+                                     " --seeds 1,2 --select validation --output " + out);
+  ASSERT_EQ(later.exit_code, 0) << later.output;
+  EXPECT_EQ(read_json(out + "/selection.json").at("tested_before"), selection["tested"]);
+  const std::string second = read_text(out + "/selection.md");
+  EXPECT_NE(second.find("not the first look at the test images"), std::string::npos) << second;
+
   // A report keeps the two kinds apart, also where a row is asked to hold both.
   const nlohmann::json report = nlohmann::json::parse(
       rep_command("report " + out + " --format json --group-by method.name").output);

@@ -56,8 +56,7 @@ void list_keys(const ListArguments& arguments) {
 
 void list(const ListArguments& arguments) {
   if (arguments.kind == "keys") return list_keys(arguments);
-  if (arguments.markdown)
-    throw Error("--markdown: is for `rep list keys`; add that, or take it away");
+  if (arguments.markdown) throw Error("--markdown: is for `rep list keys`; add that, or remove it");
   Json backbones = Json::array();
   for (const auto& [family, entry] : Registry<BackboneFamily>::get().entries()) {
     for (const auto& [name, citation] : entry.value.members()) {

@@ -31,9 +31,10 @@ struct PredictArguments {
 void report_fault(const std::string& sentence) { std::cerr << "rep: " << sentence << std::endl; }
 
 // The files that the arguments stand for: themselves, or the images below a folder.
-std::vector<std::string> files_of(const std::vector<std::string>& arguments, int64_t& faults) {
+// Of a folder without any, and with --json also as a line on stdout, what is wrong.
+std::vector<std::string> files_of(const PredictArguments& asked, int64_t& faults) {
   std::vector<std::string> files;
-  for (const std::string& argument : arguments) {
+  for (const std::string& argument : asked.images) {
     std::error_code none;
     if (!std::filesystem::is_directory(argument, none)) {
       files.push_back(argument);
@@ -51,6 +52,8 @@ std::vector<std::string> files_of(const std::vector<std::string>& arguments, int
     } catch (const Error& error) {
       report_fault(error.what());
       ++faults;
+      if (!asked.json) continue;
+      std::cout << to_text({{"path", printable(argument)}, {"error", error.what()}}) << "\n";
     }
   }
   return files;
@@ -71,14 +74,23 @@ std::string json_line(const Predictor& model, const Prediction& prediction, int6
   return to_text(json);
 }
 
+// A field of a line: tabs and ends of lines, which separate, become \t and \n.
+std::string field(const std::string& text) {
+  std::string escaped;
+  for (const char c : printable(text)) {
+    escaped += c == '\t' ? "\\t" : c == '\n' ? "\\n" : c == '\r' ? "\\r" : std::string(1, c);
+  }
+  return escaped;
+}
+
 // PATH, and class and probability of each, with tabs between: names and paths may have blanks.
 std::string text_line(const Predictor& model, const Prediction& prediction, int64_t top) {
-  std::string line = printable(prediction.path);
+  std::string line = field(prediction.path);
   for (const int64_t label : prediction.top(top)) {
     char number[16];
     std::snprintf(number, sizeof number, "\t%.4f",
                   prediction.probabilities[static_cast<size_t>(label)]);
-    line += "\t" + model.class_name(label) + number;
+    line += "\t" + field(model.class_name(label)) + number;
   }
   return line;
 }
@@ -86,7 +98,7 @@ std::string text_line(const Predictor& model, const Prediction& prediction, int6
 void predict(const PredictArguments& arguments) {
   FinishedRun run = read_finished_run(arguments.run, arguments.set);
   int64_t faults = 0;
-  const std::vector<std::string> files = files_of(arguments.images, faults);
+  const std::vector<std::string> files = files_of(arguments, faults);
   set_threads(run.config.threads);
   const auto batch_size =
       static_cast<size_t>(arguments.batch > 0 ? arguments.batch : run.config.eval.batch_size);
@@ -114,7 +126,8 @@ void predict(const PredictArguments& arguments) {
   }
   if (faults > 0) {
     throw Error(std::to_string(faults) + (faults == 1 ? " image or folder" : " images or folders") +
-                " could not be read, as said above; the others were predicted");
+                " could not be read, as said above" +
+                (files.empty() ? "" : "; the others were predicted"));
   }
 }
 

@@ -30,7 +30,7 @@ void refuse_slurm_options(const SlurmOptions& slurm) {
                                     {"--partition", slurm.partition},
                                     {"--gres", slurm.gres}}) {
     if (value.empty()) continue;
-    throw Error(std::string(name) + ": is for --engine slurm; add that, or take it away");
+    throw Error(std::string(name) + ": is for --engine slurm; add that, or remove it");
   }
 }
 

@@ -64,10 +64,11 @@ struct BackboneConfig {
     visit("recompute", recompute, between(0, 1),
           doc("Fraction of each frozen MLP of a ViT that the backward pass recomputes (activation "
               "checkpointing): 1: least memory; 0: fastest. The result is the same."));
-    visit("recompute_blocks", recompute_blocks, at_least(0), not_identity,
-          doc("Of so many frozen blocks of a ViT in a row only the input is kept, and the backward "
-              "pass recomputes them; 0: none. The result is the same.",
-              "blocks"));
+    visit(
+        "recompute_blocks", recompute_blocks, at_least(0), not_identity,
+        doc("Checkpoint every N frozen blocks of a ViT: only their input is kept, and the backward "
+            "pass recomputes the rest; 0: none. The result is the same.",
+            "blocks"));
     visit("graphs", graphs,
           doc("Replay a frozen ViT's passes on a GPU as CUDA graphs where shapes repeat: quicker "
               "launches for more of its memory."));
@@ -197,10 +198,11 @@ struct EfficiencyConfig {
     visit("query_backbone", query_backbone,
           doc("The small model that selects the prompts in place of the backbone.", "",
               "arXiv 2406.04772"));
-    visit("query_cache", query_cache, not_identity,
-          doc("Folder in which runs share the queries (features of the frozen model) of images that "
-              "have one view: of test images, and of training images with train.augment none. Empty: "
-              "each run computes its own."));
+    visit(
+        "query_cache", query_cache, other_path,
+        doc("Folder in which runs share the queries (features of the frozen model) of images that "
+            "have one view: of test images, and of training images with train.augment none. "
+            "Empty: each run computes its own."));
     visit("token_merging", token_merging,
           doc("Fewer tokens in training steps.", "", "arXiv 2406.04772"));
     visit("layer_dropping", layer_dropping,
@@ -275,7 +277,8 @@ struct TrainConfig {
     visit("batch_size", batch_size, at_least(1),
           doc("Images of a step, of all processes together.", "images"));
     visit("micro_batch_size", micro_batch_size, at_least(0), not_identity,
-          doc("Images of a batch that go through at once, a divisor of batch_size; their gradients add "
+          doc("Images of a batch that go through at once, a divisor of batch_size; their gradients "
+              "add "
               "up to the batch's, to rounding. 0: all.",
               "images"));
     visit("drop_last", drop_last, doc("Leave out an epoch's last batch when it is not full."));
@@ -316,7 +319,7 @@ struct EvalConfig {
           doc("Images learned between two tests of the any-time accuracy; 0: none.", "images",
               "i-Blurry (arXiv 2110.10031)"));
     visit("every_tasks", every_tasks, at_least(1),
-          doc("All tasks so far are tested after every so manyth task, and after the last.", "tasks"));
+          doc("All tasks so far are tested after every N-th task and after the last.", "tasks"));
     visit(
         "offline_result", offline_result, other_path,
         doc("result.json of joint learning on the same stream, with which the result says omega."));
@@ -355,7 +358,8 @@ struct Config {
           doc("CPU threads; 0: all cores, or as many as the run that is resumed.",
               "threads"));  // see RunFolder for a resume
     visit("memory_limit", memory_limit, not_identity,
-          doc("What the process may hold resident, e.g. 512MiB: the run fits itself into it, and ends "
+          doc("What the process may hold resident, e.g. 512MiB: the run fits itself into it, and "
+              "ends "
               "only when nothing fits. Empty: no limit."));
     visit("dataset", dataset,
           doc("The data set and its options; a name alone takes their defaults."));

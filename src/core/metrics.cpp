@@ -55,6 +55,21 @@ double best(const AccuracyMatrix& m, size_t i, size_t rows) {
   return best;
 }
 
+/// Whether an earlier task that the last row tests was not tested right after it was learned
+/// (eval.every_tasks): then what compares the two is not known of every task, and of none.
+bool lacks_first_tests(const AccuracyMatrix& m) {
+  for (size_t i = 0; i + 1 < m.a.size(); ++i) {
+    if (m.n[i] > 0 && std::isnan(m.a[i][i]) && !std::isnan(m.a.back()[i])) return true;
+  }
+  return false;
+}
+
+/// mean_over_earlier_tasks of a term that needs a[i][i]; NaN where some of them are not known.
+template <class Term>
+double mean_since_first_tests(const AccuracyMatrix& m, Term&& term) {
+  return lacks_first_tests(m) ? std::nan("") : mean_over_earlier_tasks(m, term);
+}
+
 /// (1/T) sum_i a[T][i]
 double average_accuracy(const AccuracyMatrix& m) {
   return mean_over(m, m.a.size(), [&](size_t i) { return m.a.back()[i]; });
@@ -87,19 +102,19 @@ double average_incremental_accuracy(const AccuracyMatrix& m) {
 
 /// (1/(T-1)) sum_{i<T} (max_{t<=T} a[t][i] - a[T][i]); the last row is among the maxima, so >= 0.
 double forgetting(const AccuracyMatrix& m) {
-  return mean_over_earlier_tasks(m,
-                                 [&](size_t i) { return best(m, i, m.a.size()) - m.a.back()[i]; });
+  return mean_since_first_tests(m,
+                                [&](size_t i) { return best(m, i, m.a.size()) - m.a.back()[i]; });
 }
 
 /// The same with max over t < T: negative where a task is best at the very end.
 double forgetting_chaudhry(const AccuracyMatrix& m) {
-  return mean_over_earlier_tasks(
+  return mean_since_first_tests(
       m, [&](size_t i) { return best(m, i, m.a.size() - 1) - m.a.back()[i]; });
 }
 
 /// (1/(T-1)) sum_{i<T} (a[T][i] - a[i][i])
 double backward_transfer(const AccuracyMatrix& m) {
-  return mean_over_earlier_tasks(m, [&](size_t i) { return m.a.back()[i] - m.a[i][i]; });
+  return mean_since_first_tests(m, [&](size_t i) { return m.a.back()[i] - m.a[i][i]; });
 }
 
 /// (1/(T-1)) sum_{t=2..T} (1/(t-1)) sum_{i<t} (a[t-1][i] - a[t][i]): the mean drop a step, several

@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/json.h"
+#include "core/json_file.h"
 #include "core/metrics.h"
 
 namespace rep {
@@ -16,8 +17,7 @@ std::vector<double> read_offline_result(const std::string& path,
     throw Error("eval.offline_result: " + absolute_path(path) + " " + why +
                 "; give the result.json of a finished run (method joint) on the same stream");
   };
-  const Json json =
-      Json::parse(read_file(path, size_t{64} << 20), nullptr, /*allow_exceptions=*/false);
+  const Json json = read_json_file(path);
   const size_t tasks = classes.size();
   AccuracyMatrix matrix;
   try {  // the file's shape is whatever it is: at() and get() throw where it is another

@@ -1,9 +1,11 @@
 #include "data/completeness.h"
 
 #include <algorithm>
+#include <functional>
 #include <iterator>
 #include <new>
 #include <thread>
+#include <unordered_set>
 
 #include "core/error.h"
 #include "core/parallel.h"
@@ -91,6 +93,22 @@ std::string missing_note(const Dataset& dataset, const OfficialCounts& official,
   return text.empty() ? "" : set + "is a part of the published one; it lacks " + text;
 }
 
+// "", or how many images are both learned from and tested on, by their paths.
+std::string overlap_note(const Dataset& train, const Dataset& test, const std::string& tested) {
+  const std::hash<std::string> hash;
+  std::unordered_set<size_t> learned;
+  for (int64_t i = 0; i < train.size(); ++i) {
+    if (const std::string path = train.path(i); !path.empty()) learned.insert(hash(path));
+  }
+  int64_t both = 0;
+  for (int64_t i = 0; i < test.size() && !learned.empty(); ++i) {
+    if (const std::string path = test.path(i); !path.empty()) both += learned.count(hash(path)) > 0;
+  }
+  if (both == 0) return "";
+  return std::to_string(both) + " of " + std::to_string(test.size()) + " " + tested +
+         " images are training images, too: accuracies are partly of what was learned";
+}
+
 std::vector<std::string> check_data(const Dataset& train, const Dataset& test,
                                     const std::string& tested) {
   require_files(train, "training");
@@ -102,6 +120,9 @@ std::vector<std::string> check_data(const Dataset& train, const Dataset& test,
     if (std::find(notes.begin(), notes.end(), note) == notes.end()) {
       notes.push_back(std::move(note));
     }
+  }
+  if (std::string note = overlap_note(train, test, tested); !note.empty()) {
+    notes.push_back(std::move(note));
   }
   return notes;
 }

@@ -105,7 +105,8 @@ std::vector<std::optional<std::string>> ContentDigests::of_all(
 // Lines of "digest stamp path" between a first that names the kind and a last with the SHA-256 of
 // what is before it. What is not so is not believed.
 void ContentDigests::load() {
-  if (kept_in_.empty() || !std::filesystem::is_regular_file(kept_in_)) return;
+  std::error_code none;
+  if (kept_in_.empty() || !std::filesystem::is_regular_file(kept_in_, none)) return;
   std::string text;
   try {
     text = read_file(kept_in_);

@@ -11,12 +11,15 @@
 #include <utility>
 #include <vector>
 
+#include "core/affix.h"
 #include "core/error.h"
 #include "core/hash.h"
 #include "data/dataset.h"
 
 namespace rep {
 namespace {
+
+constexpr double kMaxImages = 1e8;  // of which labels are kept
 
 struct ContinuedOptions {
   Section before, added;
@@ -64,6 +67,14 @@ ContinuedOptions read_whole(const Section& section) {
     }
     throw Error(section.where +
                 ": train_images and test_images count the images of each of class_names");
+  }
+  for (const auto* counts : {&options.train_images, &options.test_images}) {
+    double images = 0;
+    for (const int64_t n : *counts) images += static_cast<double>(n);
+    if (images > kMaxImages) {
+      throw Error(section.where +
+                  ": train_images or test_images are more than a data set can have");
+    }
   }
   return options;
 }
@@ -154,10 +165,6 @@ class Continued final : public Dataset {
     }
     // Nobody looks at training images again.
     absence_ = split == Split::kTest ? absence_ + ": what they would test is null" : "";
-  }
-  static bool ends_with(const std::string& text, const std::string& end) {
-    return text.size() >= end.size() &&
-           text.compare(text.size() - end.size(), end.size(), end) == 0;
   }
   const Dataset& of_before(int64_t index) const {
     if (before_) return *before_;

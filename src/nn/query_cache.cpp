@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "core/error.h"
@@ -13,41 +14,61 @@
 namespace rep {
 namespace {
 
-struct KeptQueries {
+namespace fs = std::filesystem;
+
+struct StoredQueries {
   torch::Tensor queries, known;
   int64_t macs = 0;
 };
 
-KeptQueries read_kept(const std::string& path, const std::string& key, int64_t images,
-                      int64_t width) {
-  Safetensors file = read_safetensors(path);
-  const std::string remedy = "; remove the file, and it is made again";
+StoredQueries read_stored(const std::string& path, const std::string& key, int64_t images,
+                          int64_t width) {
+  const std::string remedy = "; remove it, and it will be recomputed";
+  Safetensors file;
+  try {
+    file = read_safetensors(path);
+  } catch (const Error&) {
+    throw Error(path + ": is incomplete or damaged" + remedy);
+  }
   if (file.metadata["key"] != key) {
     throw Error(path + ": holds queries of other images or of another model" + remedy);
   }
-  KeptQueries kept;
-  for (auto& [name, tensor] : file.tensors) {
-    if (name == "queries") kept.queries = tensor;
-    if (name == "known") kept.known = tensor;
+  StoredQueries stored;
+  for (const auto& [name, tensor] : file.tensors) {
+    if (name == "queries") stored.queries = tensor;
+    if (name == "known") stored.known = tensor;
   }
-  const bool is_whole = kept.queries.defined() && kept.known.defined() &&
-                        kept.queries.scalar_type() == torch::kFloat &&
-                        kept.known.scalar_type() == torch::kBool &&
-                        kept.queries.sizes() == torch::IntArrayRef({images, width}) &&
-                        kept.known.sizes() == torch::IntArrayRef({images}) &&
-                        torch::isfinite(kept.queries).all().item<bool>();
   const auto macs = parse_number<int64_t>(file.metadata["macs"]);
-  if (!is_whole || !macs || *macs < 0) {
-    throw Error(path + ": is not a whole file of queries" + remedy);
-  }
-  kept.macs = *macs;
-  return kept;
+  const bool is_whole = stored.queries.defined() && stored.known.defined() &&
+                        stored.queries.scalar_type() == torch::kFloat &&
+                        stored.known.scalar_type() == torch::kBool &&
+                        stored.queries.sizes() == torch::IntArrayRef({images, width}) &&
+                        stored.known.sizes() == torch::IntArrayRef({images}) && macs && *macs >= 0;
+  if (!is_whole) throw Error(path + ": is incomplete or damaged" + remedy);
+  stored.macs = *macs;
+  return stored;
+}
+
+/// Of a file that is there: when it was written, and its size. "" of one that is not.
+std::string stamp_of(const std::string& path) {
+  std::error_code none;
+  const auto bytes = fs::file_size(path, none);
+  if (none) return "";
+  const auto time = fs::last_write_time(path, none).time_since_epoch().count();
+  return std::to_string(time) + " " + std::to_string(bytes);
+}
+
+torch::Tensor positions_of(const torch::Tensor& marked) { return marked.nonzero().squeeze(1); }
+
+/// Rows `positions` of `to` as in `from`.
+void copy_rows(const torch::Tensor& to, const torch::Tensor& from, const torch::Tensor& positions) {
+  to.index_copy_(0, positions, from.index_select(0, positions));
 }
 
 }  // namespace
 
 void QueryCache::make(int64_t width) {
-  if (images_ == 0 || made()) return;
+  if (images_ == 0 || is_made()) return;
   queries_ = torch::zeros({images_, width});
   known_ = torch::zeros({images_}, torch::kBool);
   if (patches_ > 0) scores_ = torch::zeros({images_, patches_});
@@ -55,22 +76,24 @@ void QueryCache::make(int64_t width) {
 }
 
 void QueryCache::read_file() {
-  if (path_.empty() || patches_ > 0 || !std::filesystem::exists(path_)) return;
-  const KeptQueries kept = read_kept(path_, key_, images_, queries_.size(1));
-  macs_ = kept.macs;
-  lent_ = kept.known.logical_and(known_.logical_not());
-  queries_ = torch::where(lent_.unsqueeze(1), kept.queries, queries_);
-  known_ = known_.logical_or(lent_);
+  if (path_.empty() || patches_ > 0) return;
+  seen_ = stamp_of(path_);
+  if (seen_.empty()) return;
+  const StoredQueries stored = read_stored(path_, key_, images_, queries_.size(1));
+  macs_ = stored.macs;
+  unused_ = stored.known.logical_and(known_.logical_not());
+  copy_rows(queries_, stored.queries, positions_of(unused_));
+  known_ = known_.logical_or(unused_);
 }
 
-void QueryCache::count_lent(const torch::Tensor& indices) {
-  if (!lent_.defined()) return;
-  const int64_t lent = lent_.index_select(0, indices).sum().item<int64_t>();
-  if (lent == 0) return;
+void QueryCache::count_reused(const torch::Tensor& indices) {
+  if (!unused_.defined()) return;
+  const auto reused = unused_.index_select(0, indices).sum().item<int64_t>();
+  if (reused == 0) return;
   const PhaseScope phase(Phase::kSelect);
-  count_macs(lent * macs_);
-  from_file_ += lent;
-  lent_.index_fill_(0, indices, false);
+  count_macs(reused * macs_);
+  from_file_ += reused;
+  unused_.index_fill_(0, indices, false);
 }
 
 QueryAnswer QueryCache::answer(const torch::Tensor& images, const torch::Tensor& indices,
@@ -78,8 +101,8 @@ QueryAnswer QueryCache::answer(const torch::Tensor& images, const torch::Tensor&
   const bool room = indices.numel() > 0 && indices.max().item<int64_t>() < images_;
   const bool scored = patches_ > 0;
   if (!room) return compute(images, scored);
-  count_lent(indices);
-  const torch::Tensor rows = known_.index_select(0, indices).logical_not().nonzero().squeeze(1);
+  count_reused(indices);
+  const torch::Tensor rows = positions_of(known_.index_select(0, indices).logical_not());
   if (rows.numel() > 0) {
     const bool all = rows.numel() == indices.numel();
     const torch::Tensor fresh = all ? images : images.index_select(0, rows.to(images.device()));
@@ -100,21 +123,27 @@ QueryAnswer QueryCache::answer(const torch::Tensor& images, const torch::Tensor&
 
 void QueryCache::keep() {
   if (path_.empty() || patches_ > 0 || !is_fresh_) return;
-  torch::Tensor queries = queries_, known = known_;
-  if (std::filesystem::exists(path_)) {  // another run may have added to it
-    const KeptQueries kept = read_kept(path_, key_, images_, queries_.size(1));
-    queries = torch::where(known_.unsqueeze(1), queries_, kept.queries);
-    known = known_.logical_or(kept.known);
+  torch::Tensor known = known_;
+  if (const std::string now = stamp_of(path_); !now.empty() && now != seen_) {
+    // Another run has added to it.
+    const StoredQueries stored = read_stored(path_, key_, images_, queries_.size(1));
+    copy_rows(queries_, stored.queries,
+              positions_of(stored.known.logical_and(known.logical_not())));
+    known = known.logical_or(stored.known);
   }
-  std::filesystem::create_directories(std::filesystem::path(path_).parent_path());
-  write_safetensors(path_, {{"queries", queries}, {"known", known}},
+  write_safetensors(path_, {{"queries", queries_}, {"known", known}},
                     {{"key", key_}, {"macs", std::to_string(macs_)}});
+  seen_ = stamp_of(path_);
   is_fresh_ = false;
+}
+
+void QueryCache::forget() {
+  for (torch::Tensor* rows : {&queries_, &known_, &scores_, &unused_}) rows->reset();
 }
 
 // A run that goes on (rep learn) has images behind those whose queries it brought along.
 void QueryCache::fit_to_images() {
-  if (!made() || known_.size(0) >= images_) return;
+  if (!is_made() || known_.size(0) >= images_) return;
   for (torch::Tensor* rows : {&queries_, &known_, &scores_}) {
     if (!rows->defined()) continue;
     std::vector<int64_t> more = rows->sizes().vec();
@@ -125,8 +154,9 @@ void QueryCache::fit_to_images() {
 
 void QueryCache::state(State& s, const std::string& split) {
   if (s.loading() && images_ == 0) return;
-  // What came of the file and was not used is not this run's yet: its MACs are still to be counted.
-  torch::Tensor known = lent_.defined() ? known_.logical_and(lent_.logical_not()) : known_;
+  // What came from the file and was not asked for is not this run's yet: its MACs are to be
+  // counted.
+  torch::Tensor known = unused_.defined() ? known_.logical_and(unused_.logical_not()) : known_;
   s.on_cpu(split + "_queries", queries_);
   s.on_cpu(split + "_known", known);
   if (split == "train") s.on_cpu("train_scores", scores_);
@@ -136,7 +166,7 @@ void QueryCache::state(State& s, const std::string& split) {
   known_ = known;
   if (from_file.defined() && from_file.numel() == 1) from_file_ = from_file.item<int64_t>();
   fit_to_images();
-  if (made()) read_file();
+  if (is_made()) read_file();
 }
 
 }  // namespace rep

@@ -49,7 +49,7 @@ QueryAnswer QueryModel::cached(QueryCache& cache, const torch::Tensor& images,
                                const torch::Tensor& indices) {
   // Both at once, before the pass that the first query is for: a task's peak of bytes is then the
   // same whichever split comes first.
-  if (!cache.made()) {
+  if (!cache.is_made()) {
     const c10::InferenceMode off(false);  // a test's tensors could not be written to in training
     for (QueryCache* each : {&train_, &test_}) each->make(backbone_->feature_dim());
   }
@@ -70,6 +70,11 @@ void QueryModel::share(const std::string& folder, const std::string& train_key,
   test_.share(path(test_key), test_key);
 }
 
+void QueryModel::forget() {
+  train_.forget();
+  test_.forget();
+}
+
 void QueryModel::keep() {
   train_.keep();
   test_.keep();
@@ -81,8 +86,8 @@ Json QueryModel::from_files() const {
 
 std::vector<std::string> QueryModel::cached_splits() const {
   std::vector<std::string> splits;
-  if (train_.made()) splits.emplace_back("train");
-  if (test_.made()) splits.emplace_back("test");
+  if (train_.is_made()) splits.emplace_back("train");
+  if (test_.is_made()) splits.emplace_back("test");
   return splits;
 }
 

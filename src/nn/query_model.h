@@ -51,9 +51,11 @@ class QueryModel {
   /// Shares both caches with other runs by files in `folder` (QueryCache::share), named after the
   /// keys, which say all that queries follow from. No effect where the model trains.
   void share(const std::string& folder, const std::string& train_key, const std::string& test_key);
-  /// Adds what this run computed to the files.
+  /// Adds what this run computed to the files. Throws Error.
   void keep();
-  /// How many images' queries came of files, in all: {"train", "test"}.
+  /// Forgets every query, as when images have another view from now on.
+  void forget();
+  /// How many images' queries came from files, in all: {"train", "test"}.
   Json from_files() const;
 
   /// Bytes that learning carries from task to task: the projection's. A cache is none of them: it

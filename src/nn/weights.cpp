@@ -8,6 +8,7 @@
 #include <map>
 #include <set>
 
+#include "core/affix.h"
 #include "core/error.h"
 #include "core/hash.h"
 #include "core/registry.h"
@@ -17,10 +18,6 @@
 namespace rep {
 
 namespace {
-
-bool starts_with(const std::string& text, const std::string& start) {
-  return text.compare(0, start.size(), start) == 0;
-}
 
 // ---- into the model ----
 
@@ -50,8 +47,8 @@ std::string layout_hint(const Shapes& shapes, const VitOptions& options) {
 
 // Parts of a classifier, which continual learning brings itself.
 bool belongs_to_head(const std::string& name) {
-  return starts_with(name, "head.") || starts_with(name, "head_dist.") ||
-         starts_with(name, "head_drop.") || starts_with(name, "pre_logits.");
+  return begins_with(name, "head.") || begins_with(name, "head_dist.") ||
+         begins_with(name, "head_drop.") || begins_with(name, "pre_logits.");
 }
 
 // The side of a square grid of that many patches, 0 when there is none.
@@ -177,7 +174,7 @@ void WeightLoader::fill(VisionTransformerImpl& vit, const std::string& prefix) {
   const torch::NoGradGuard no_grad;
   for (auto& item : vit.named_parameters()) {
     const std::string& name = item.key();
-    if (!starts_with(name, prefix) || !filled_.insert(name).second) continue;
+    if (!begins_with(name, prefix) || !filled_.insert(name).second) continue;
     torch::Tensor& parameter = item.value();
     const auto found = left_.find(name);
     const bool there = found != left_.end();
@@ -249,7 +246,7 @@ VitLayout vit_layout(const Shapes& shapes) {
     layout.distilled |= name == "dist_token";
     layout.fc_norm |= name == "fc_norm.weight";
     if (name == "pos_embed" && shape.size() == 3) layout.class_position = grid_of(shape[1]) == 0;
-    if (starts_with(name, prefix)) {
+    if (begins_with(name, prefix)) {
       blocks.insert(name.substr(prefix.size(), name.find('.', prefix.size()) - prefix.size()));
     }
   }

@@ -1,5 +1,7 @@
 #include "run/confusion.h"
 
+#include <map>
+
 namespace rep {
 
 void Confusion::add(const Task& task, const std::vector<int64_t>& predicted) {
@@ -12,12 +14,20 @@ void Confusion::add(const Task& task, const std::vector<int64_t>& predicted) {
 
 Json Confusion::to_json(const Stream& stream, const std::vector<std::string>& names, int64_t after,
                         int64_t seen) const {
+  std::map<int64_t, int64_t> brought_by;  // class -> the first task that has it
+  for (const Task& task : stream.tasks) {
+    for (const int64_t id : task.classes) brought_by.emplace(id, task.index);
+  }
   Json classes = Json::array();
   for (int64_t label = 0; label < seen; ++label) {
     const int64_t id = stream.class_order.at(static_cast<size_t>(label));
     Json line{{"class", id}, {"name", names.at(static_cast<size_t>(id))}};
-    const auto task = first_task_.find(label);  // not there: a class without test images
-    line["task"] = task == first_task_.end() ? Json(nullptr) : Json(task->second);
+    line["task"] = nullptr;
+    if (const auto tested = first_task_.find(label); tested != first_task_.end()) {
+      line["task"] = tested->second;
+    } else if (const auto task = brought_by.find(id); task != brought_by.end()) {
+      line["task"] = task->second;  // without test images
+    }
     int64_t images = 0, correct = 0;
     Json predicted = Json::object();
     if (const auto row = images_.find(label); row != images_.end()) {

@@ -66,8 +66,8 @@ Json notes_on(const Session& session) {
 }
 
 // What a result says of itself before the first task.
-Json make_head(const Session& session, const Json& run_identity) {
-  const Config& config = session.config;
+// `config`: as asked for; what memory_limit made of it stands under "memory".
+Json make_head(const Session& session, const Config& config, const Json& run_identity) {
   const Learner& learner = session.learner;
   Json inputs = learner.inputs;
   if (const auto note = Registry<DatasetKind>::get().at(config.dataset.name).value.weights_note) {
@@ -113,6 +113,10 @@ void go_on_from(const FinishedRun& run, Session& session, RunFolder& folder, Pos
   if (!has_room(run, session.config, *learner.method)) state.let_grow();
   Json head = result.head();
   folder.go_on_from(state, run.path + "/metrics.jsonl", learner, position, result);
+  // Queries of another view of the images.
+  if (run.config.train.augment != session.config.train.augment) {
+    learner.efficiency->queries.forget();
+  }
   result.go_on(continued_head(std::move(head), run));
 }
 
@@ -146,6 +150,15 @@ void end_task(Learner& learner, const Task& task) {
   learner.world->expect_equal(learner.method->parameters(), "the parameters after a task");
   learner.method->end_task(task);
   expect_carried_alike(learner, "the numbers after a task");
+}
+
+// What was measured stands without the files; other runs would compute the queries again.
+void keep_queries(QueryModel& queries, Progress& progress) {
+  try {
+    queries.keep();
+  } catch (const Error& error) {
+    progress.info(std::string("warning: efficiency.query_cache: ") + error.what());
+  }
 }
 
 double percent(int64_t correct, int64_t images) {
@@ -194,7 +207,7 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
   const Json run_identity =
       identity(config, input_digests(config, learner.inputs, *session.train, *session.test));
   share_queries(session);
-  Result result(make_head(session, run_identity));
+  Result result(make_head(session, config, run_identity));
   if (!session.stream.disjoint) result.set_tasks_share_classes();
   if (!config.eval.offline_result.empty()) {
     result.set_offline(read_offline_result(config.eval.offline_result, session.stream.classes(),
@@ -257,7 +270,6 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
         result.set_confusion(confusion);
         predictions.write(task);
       }
-      learner.efficiency->queries.keep();
       result.set_queries_computed_once(learner.efficiency->queries.cached_splits());
       result.set_queries_from_files(learner.efficiency->queries.from_files());
       folder.add_costs(result);
@@ -266,6 +278,7 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
       if (position.task == tasks) result.complete();
       folder.write_result(result);
       checkpoints.save();
+      keep_queries(learner.efficiency->queries, progress);
     }
   } catch (const Diverged&) {
     folder.step_back();

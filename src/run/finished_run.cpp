@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/identity.h"
+#include "core/json_file.h"
 #include "run/inputs.h"
 #include "run/setup.h"
 #include "tensor/checkpoint.h"
@@ -16,7 +17,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kMaxResultBytes = size_t{64} << 20;
 constexpr int64_t kMaxClassId = 10'000'000;
 
 // Its tasks, of a result that is complete. A class's label is its place among all as they came.
@@ -87,7 +87,7 @@ FinishedRun read_finished_run(const std::string& path, const std::vector<std::st
                 ": no result.json there; name the folder of a run (the --output of rep run)");
   }
   const std::string foreign = file + ": is not a result of rep run";
-  run.result = Json::parse(read_file(file, kMaxResultBytes), nullptr, /*allow_exceptions=*/false);
+  run.result = read_json_file(file);
   if (!run.result.is_object()) throw Error(foreign);
   try {
     if (!run.result.at("complete").get<bool>()) {
@@ -96,6 +96,7 @@ FinishedRun read_finished_run(const std::string& path, const std::vector<std::st
     }
     run.config = parse_config(to_text(run.result.at("config")), file + ": config", overrides);
     run.stream = stream_of(run.result);
+    if (run.stream.tasks.empty()) throw Error(foreign);
     run.class_names = names_of(run.result);
     run.made_for = made_for_of(run.result, run.stream);
   } catch (const Json::exception&) {

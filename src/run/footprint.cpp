@@ -50,6 +50,7 @@ class Probe {
       : config_(config), session_(open_measured(few_images(config, 1), footprint_.loading)) {
     const Learner& learner = session_.learner;
     footprint_.divides_batches = learner.why_batches_stay_whole(config).empty();
+    footprint_.divides_tests = !learner.method->predicts_by_batch();
     one_ = std::min(std::max<int64_t>(1, learner.backbone->min_training_batch()),
                     config.train.batch_size);
     two_ = std::min(2 * one_, config.train.batch_size);

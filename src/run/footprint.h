@@ -30,6 +30,7 @@ struct Footprint {
   int64_t beside = 0;   // resident beside tensors: the program, its libraries and their buffers
   int64_t loading = 0;  // resident at most while data and weights are opened
   bool divides_batches = false;  // whether micro-batches come to the same
+  bool divides_tests = false;    // and smaller batches of test images
 };
 
 /// Goes through the stream with the real method, data and weights, as the rehearsal of `rep plan`

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <utility>
 
+#include "core/affix.h"
 #include "core/error.h"
 #include "core/identity.h"
 #include "data/dataset.h"
@@ -21,10 +22,6 @@ namespace fs = std::filesystem;
 constexpr const char* kFolderKind = "image_folder";
 constexpr const char* kTestShare = "test_share";
 constexpr double kUsualTestShare = 0.2;
-
-bool begins_with(const std::string& text, const std::string& with) {
-  return text.rfind(with, 0) == 0;
-}
 
 // Of the old data set, by its own name within the joined one.
 bool is_of_before(const std::string& override_text) {

@@ -126,6 +126,7 @@ class LadderMaker {
 
   // As many images in a test as take no more than a step does.
   Rung with_tests(Rung rung) const {
+    if (!foot_.divides_tests) return rung;
     const int64_t most = std::max({tensors_in_training(rung), foot_.begin, foot_.task_end});
     while (rung.eval_batch_size > 1 && tensors_in_tests(rung.eval_batch_size) > most) {
       rung.eval_batch_size = (rung.eval_batch_size + 1) / 2;
@@ -249,10 +250,11 @@ const Rung* quickest_that_fits(const std::vector<Rung>& ladder, int64_t bytes) {
 std::string nothing_fits(const MemoryCap& cap, const std::vector<Rung>& ladder,
                          const Config& config) {
   const Rung& least = ladder.back();
+  const std::string how = least.difference(config);
   const bool may_halve = config.precision == "fp32" && config.backbone.trainable == "none" &&
                          family_of(config.backbone.name).has_tokens;
-  return cap.name + ": the run takes " + show_bytes(least.resident_bytes) + " at the least, with " +
-         least.difference(config) + "; raise it, or take " +
+  return cap.name + ": the run takes " + show_bytes(least.resident_bytes) + " at the least" +
+         (how == "as configured" ? "" : ", with " + how) + "; raise it, or take " +
          (may_halve ? "precision: bf16, " : "") + "a smaller backbone or train.batch_size";
 }
 

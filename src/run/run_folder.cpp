@@ -11,6 +11,7 @@
 #include "core/files.h"
 #include "core/identity.h"
 #include "core/interrupt.h"
+#include "core/json_file.h"
 #include "tensor/checkpoint.h"
 #include "tensor/device.h"
 #include "tensor/meter.h"
@@ -123,8 +124,8 @@ RunFolder::RunFolder(std::string path, bool resume, const Config& config, Json i
   std::error_code ignored;
   bool finished = false;
   if (fs::exists(result_path(), ignored)) {
-    const Json old = Json::parse(read_file(result_path()), nullptr, /*allow_exceptions=*/false);
-    finished = old.is_object() && old.value("complete", false);
+    const Json old = read_json_file(result_path());
+    finished = old.is_object() && old.value("complete", Json()) == true;
   }
   if (!finished && fs::exists(checkpoint_path(), ignored)) {
     throw Error(absolute_path(path_) +

@@ -50,7 +50,7 @@ void check_one_pass(const Config& config) {
                                   {"drop_last", train.drop_last}}) {
     if (!cuts) continue;
     throw Error(std::string("train.") + key + ": " + what +
-                " shows every image once, and this would leave some out; take it away");
+                " shows every image once, and this would leave some out; remove it");
   }
   if (train.decoupled.phase_ratio != 1) {
     throw Error("train.decoupled: " + what +

@@ -24,10 +24,10 @@ std::string percent(double value) {
 
 std::string matrix(const std::vector<ClassResult>& classes) {
   const bool folded = classes.size() > kMaxSquare;
-  const ShareMatrix shares = folded ? by_task(classes) : by_class(classes);
-  if (shares.names.size() > kMaxSquare) return "";
+  const ShareMatrix shares = folded ? by_task(classes, kMaxSquare) : by_class(classes);
+  if (shares.names.empty()) return "";
   HeatMap map{folded ? "Confusion of tasks" : "Confusion of classes",
-              folded ? "images of" : "images of",
+              "images of",
               folded ? "taken for classes of, % of the row" : "taken for, % of the row",
               shares.names,
               shares.shares,
@@ -107,8 +107,9 @@ std::string headline(const Row& row, const Run& run, const std::vector<ClassResu
   const auto seed = run.settings.find("seed");
   std::string text = row.name;
   if (seed != run.settings.end()) text += ", seed " + seed->second;
-  return text + ": " + std::to_string(correct) + " of " + std::to_string(images) +
-         " test images correct, " + std::to_string(classes.size()) + " classes";
+  return text + ": " + std::to_string(correct) + " of " + std::to_string(images) + " " +
+         run.settings.at(kEvaluatedOn) + " images correct, " + std::to_string(classes.size()) +
+         " classes";
 }
 
 }  // namespace
@@ -136,9 +137,9 @@ std::string class_pages(const Table& table) {
   if (beyond > 0) {
     text += "<p>" + std::to_string(beyond) + " more runs are not shown here; report fewer.</p>\n";
   }
-  return "<h2>Classes, run by run</h2>\n<p>Of the test after the last task, class-incremental: "
-         "each "
-         "image among all classes seen.</p>\n" +
+  return "<h2>Classes, run by run</h2>\n<p>After the last task, class-incremental: each image "
+         "among "
+         "all classes seen.</p>\n" +
          text;
 }
 

@@ -99,11 +99,12 @@ ShareMatrix by_class(const std::vector<ClassResult>& classes) {
   return matrix;
 }
 
-ShareMatrix by_task(const std::vector<ClassResult>& classes) {
+ShareMatrix by_task(const std::vector<ClassResult>& classes, size_t most) {
   std::vector<int64_t> tasks;  // in order, each once
   for (const ClassResult& one : classes) tasks.push_back(one.task);
   std::sort(tasks.begin(), tasks.end());
   tasks.erase(std::unique(tasks.begin(), tasks.end()), tasks.end());
+  if (tasks.size() > most) return {};
   const auto place = [&](const ClassResult& one) {
     return static_cast<size_t>(std::lower_bound(tasks.begin(), tasks.end(), one.task) -
                                tasks.begin());

@@ -40,7 +40,8 @@ struct ShareMatrix {
 };
 /// A row and a column a class, in their order.
 ShareMatrix by_class(const std::vector<ClassResult>& classes);
-/// A row and a column a task: how many of its images were taken for classes of each task.
-ShareMatrix by_task(const std::vector<ClassResult>& classes);
+/// A row and a column a task: how many of its images were taken for classes of each task. Nothing
+/// for more than `most` tasks.
+ShareMatrix by_task(const std::vector<ClassResult>& classes, size_t most);
 
 }  // namespace rep

@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/identity.h"
+#include "core/json_file.h"
 #include "core/suggest.h"
 #include "study/report_table.h"
 
@@ -19,9 +20,6 @@ namespace rep {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr size_t kMaxResultBytes = size_t{64} << 20;  // of one result.json
-constexpr int kMaxDepth = 32;
 
 std::string as_text(const Json& value) {
   return value.is_string() ? value.get<std::string>() : to_text(value);
@@ -39,17 +37,10 @@ void flatten(const Json& json, const std::string& prefix, Settings& settings) {
 }
 
 Json parse(const std::string& path) {
-  const auto bound_depth = [&](int depth, Json::parse_event_t, Json&) {
-    if (depth > kMaxDepth) throw Error(path + ": nested too deeply to be a result of rep");
-    return true;
-  };
-  try {
-    Json json = Json::parse(read_file(path, kMaxResultBytes), bound_depth);
-    if (json.is_object() && json.contains("config") && json["config"].is_object() &&
-        json.contains("metrics") && json["metrics"].is_object()) {
-      return json;
-    }
-  } catch (const Json::exception&) {
+  Json json = read_json_file(path);
+  if (json.is_object() && json.contains("config") && json["config"].is_object() &&
+      json.contains("metrics") && json["metrics"].is_object()) {
+    return json;
   }
   throw Error(path + ": is not a result of rep run; name result.json files, or folders with them");
 }
@@ -147,14 +138,24 @@ bool differs(const std::string& key, const std::vector<const Run*>& runs) {
   });
 }
 
+// Which tasks the last row has accuracies of: rep learn does not test those whose images are gone.
+Json tested_tasks(const Run& run) {
+  const Json::json_pointer at("/accuracy/class_incremental");
+  Json tested = Json::array();
+  if (!run.result.contains(at) || run.result[at].empty()) return tested;
+  for (const Json& accuracy : run.result[at].back()) tested.push_back(!accuracy.is_null());
+  return tested;
+}
+
 // What is no part of an identity, and still differs within a row: where and by what its runs were
-// made.
+// made, and what they were tested on.
 std::vector<std::string> circumstances_that_differ(const std::vector<Row>& rows) {
   std::vector<std::string> differing;
-  for (const char* pointer :
-       {"/rep/revision", "/libtorch", "/device/name", "/device/threads", "/device/processes"}) {
+  for (const char* pointer : {"/rep/revision", "/libtorch", "/device/name", "/device/threads",
+                              "/device/processes", "/tasks_tested_last"}) {
     const Json::json_pointer at(pointer);
     const auto value = [&](const Run* run) {
+      if (pointer == std::string("/tasks_tested_last")) return tested_tasks(*run);
       return run->result.contains(at) ? run->result[at] : Json();
     };
     const bool mixed = std::any_of(rows.begin(), rows.end(), [&](const Row& row) {
@@ -324,6 +325,14 @@ Table make_table(const std::vector<Run>& all, const ReportOptions& options) {
   }
   for (const std::string& key : circumstances_that_differ(table.rows)) {
     pooled += (pooled.empty() ? "" : ", ") + key;
+  }
+  const bool borrowed = std::any_of(runs.begin(), runs.end(), [](const Run* run) {
+    return run->result.contains(Json::json_pointer("/inputs/queries_from_files"));
+  });
+  if (borrowed) {
+    table.notes.emplace_back(
+        "seconds, joules and peaks of bytes of some runs lack queries that other runs computed "
+        "(efficiency.query_cache)");
   }
   if (!pooled.empty()) table.notes.push_back("averaged over different values of: " + pooled);
   if (!also.empty()) table.notes.push_back("differs between rows, too: " + also);

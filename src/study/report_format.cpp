@@ -178,8 +178,9 @@ std::string as_csv(const Table& table) {
     for (size_t c = 0; c < table.columns.size(); ++c) {
       const Statistic& s = row.values[c];
       const double scale = table.columns[c].scale;  // back to the result's own unit
-      text +=
-          s.n == 0 ? ",," : "," + number(s.mean / scale, 6) + "," + number(s.deviation / scale, 6);
+      text += s.n == 0 ? ",,"
+                       : "," + number(s.mean / scale, 6) + "," +
+                             (s.n == 1 ? "" : number(s.deviation / scale, 6));  // of one: unknown
     }
     text += "\n";
   }
@@ -198,7 +199,9 @@ std::string as_json(const Table& table) {
       const double scale = table.columns[c].scale;
       metrics[table.columns[c].key] =
           s.n == 0 ? Json(nullptr)
-                   : Json{{"mean", s.mean / scale}, {"sd", s.deviation / scale}, {"n", s.n}};
+                   : Json{{"mean", s.mean / scale},
+                          {"sd", s.n == 1 ? Json(nullptr) : Json(s.deviation / scale)},
+                          {"n", s.n}};
     }
     for (const Run* run : row.runs) paths.push_back(run->path);
     Json curves = Json::object();

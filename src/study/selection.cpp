@@ -8,12 +8,12 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/json.h"
+#include "core/json_file.h"
 #include "study/sweep.h"
 
 namespace rep {
 namespace {
 
-constexpr size_t kMaxRunBytes = size_t{64} << 20;
 constexpr const char* kValidationKey = "stream.validation=";
 
 /// A configuration and a choice of the grid, with its runs of all seeds.
@@ -34,8 +34,7 @@ struct Setting {
 /// none.
 double accuracy_of(const std::string& folder, const std::string& images) {
   const std::string path = folder + "/result.json";
-  const Json json =
-      Json::parse(read_file(path, kMaxRunBytes), nullptr, /*allow_exceptions=*/false);
+  const Json json = read_json_file(path);
   const Json::json_pointer at("/metrics/average_accuracy");
   if (!json.is_object() || !json.contains(at) || !json[at].is_number()) {
     throw Error(path + ": has no average accuracy to choose by; remove its folder and repeat");
@@ -102,21 +101,33 @@ Json settings_json(const std::vector<Setting>& settings) {
   return all;
 }
 
-/// A table for people. `tested`: as in selection.json, empty before the test.
-std::string as_markdown(const std::vector<Setting>& settings, const Json& tested) {
+/// A table for people. `tested`: as in selection.json, empty before the test; `before`: what
+/// earlier choices in the same folder had tested.
+std::string as_markdown(const std::vector<Setting>& settings, const Json& tested,
+                        const Json& before) {
   std::string text =
       "Chosen by the highest average accuracy on validation images, which were kept out of "
-      "training; of each configuration one setting, of equals the first. No test image was opened "
-      "before.\n\n| | configuration | setting | validation, % | runs |\n|---|---|---|---:|---:|\n";
+      "training; of each configuration one setting, of equals the first. ";
+  if (before.empty()) {
+    text += "No test image was opened before.";
+  } else {
+    text += "This is not the first look at the test images: earlier choices in this folder tested";
+    for (const Json& run : before) {
+      text += " `" + run["directory"].get<std::string>() + "` (" +
+              in_percent(run["average_accuracy"].get<double>()) + " %)";
+    }
+    text += ".";
+  }
+  text += "\n\n| | configuration | setting | validation, % | runs |\n|---|---|---|---:|---:|\n";
   for (const Setting& setting : settings) {
     text += std::string("| ") + (setting.chosen ? "chosen" : "") + " | " + setting.config + " | " +
             joined(setting.overrides) + " | " + in_percent(setting.mean()) + " | " +
             std::to_string(setting.accuracies.size()) + " |\n";
   }
   if (tested.empty()) return text;
-  text +=
-      "\nThen trained on all training images and tested once:\n\n| configuration | seed | test, % "
-      "| folder |\n|---|---:|---:|---|\n";
+  text += std::string("\nThen trained on all training images and tested") +
+          (before.empty() ? " once" : "") +
+          ":\n\n| configuration | seed | test, % | folder |\n|---|---:|---:|---|\n";
   for (const Json& run : tested) {
     text += "| " + run["config"].get<std::string>() + " | " + run["seed"].dump() + " | " +
             in_percent(run["average_accuracy"].get<double>()) + " | " +
@@ -125,11 +136,37 @@ std::string as_markdown(const std::vector<Setting>& settings, const Json& tested
   return text;
 }
 
-void write(const std::string& output, const std::vector<Setting>& settings, const Json& tested) {
-  const Json json{
-      {"by", "average_accuracy"}, {"settings", settings_json(settings)}, {"tested", tested}};
+void write(const std::string& output, const std::vector<Setting>& settings, const Json& tested,
+           const Json& before) {
+  const Json json{{"by", "average_accuracy"},
+                  {"settings", settings_json(settings)},
+                  {"tested", tested},
+                  {"tested_before", before}};
   write_file_atomically(output + "/selection.json", to_text(json, 1) + "\n");
-  write_file_atomically(output + "/selection.md", as_markdown(settings, tested));
+  write_file_atomically(output + "/selection.md", as_markdown(settings, tested, before));
+}
+
+/// What earlier choices in this folder tested, but for `runs`, which are the same again.
+Json tested_before(const std::string& output, const std::vector<SweepRun>& runs) {
+  Json before = Json::array();
+  const std::string path = output + "/selection.json";
+  if (!std::filesystem::exists(path)) return before;
+  const Json old = read_json_file(path);
+  if (!old.is_object()) return before;
+  for (const char* key : {"tested_before", "tested"}) {
+    for (const Json& run : old.value(key, Json::array())) {
+      if (!run.is_object() || !run.value("directory", Json()).is_string() ||
+          !run.value("average_accuracy", Json()).is_number()) {
+        continue;
+      }
+      const std::string directory = run["directory"];
+      const bool again = std::any_of(runs.begin(), runs.end(), [&](const SweepRun& one) {
+        return one.directory == directory;
+      });
+      if (!again) before.push_back(run);
+    }
+  }
+  return before;
 }
 
 /// The runs of the chosen settings, with all training images.
@@ -163,13 +200,15 @@ void select_and_test(const SweepOptions& options, const ExperimentReader& reader
 
   std::vector<Setting> settings = settings_of(runs, options.output);
   choose(settings);
-  write(options.output, settings, Json::array());
+  const std::vector<SweepRun> tests = plan_tests(options, reader, settings);
+  const Json before = tested_before(options.output, tests);
+  write(options.output, settings, Json::array(), before);
   for (const Setting& setting : settings) {
     progress.info((setting.chosen ? "chosen   " : "         ") + in_percent(setting.mean()) +
                   " % on validation images: " + describe(setting));
   }
-  progress.info("tested once, with all training images:");
-  const std::vector<SweepRun> tests = plan_tests(options, reader, settings);
+  progress.info(before.empty() ? "tested once, with all training images:"
+                               : "tested, not for the first time in this folder:");
   run_sweep(options, tests, progress);
 
   Json tested = Json::array();
@@ -182,7 +221,7 @@ void select_and_test(const SweepOptions& options, const ExperimentReader& reader
                       {"average_accuracy", accuracy}});
     progress.info("tested   " + in_percent(accuracy) + " % on test images: " + run.directory);
   }
-  write(options.output, settings, tested);
+  write(options.output, settings, tested, before);
 }
 
 }  // namespace rep

@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/json.h"
+#include "core/json_file.h"
 #include "core/suggest.h"
 #include "study/child_process.h"
 
@@ -20,12 +21,11 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kMaxFailure = 300;
-constexpr size_t kFileBytes = size_t{64} << 20;  // of a sweep.json or result.json
 
 bool is_finished(const std::string& folder) {
   const std::string result = folder + "/result.json";
   if (!fs::exists(result)) return false;
-  const Json json = Json::parse(read_file(result, kFileBytes), nullptr, /*allow_exceptions=*/false);
+  const Json json = read_json_file(result);
   return json.is_object() && json.contains("complete") && json["complete"] == true;
 }
 
@@ -54,7 +54,7 @@ Json manifest_entry(const SweepRun& run) {
 Json manifest_entries(const std::string& output) {
   const std::string path = output + "/sweep.json";
   if (!fs::exists(path)) return Json::array();
-  const Json json = Json::parse(read_file(path, kFileBytes), nullptr, /*allow_exceptions=*/false);
+  const Json json = read_json_file(path);
   if (!json.is_object() || !json.contains("runs") || !json["runs"].is_array()) {
     throw Error(path + ": is not a sweep's list of runs; move it away");
   }

@@ -13,6 +13,7 @@
 #include "core/hash.h"
 #include "core/identity.h"
 #include "core/json.h"
+#include "core/json_file.h"
 
 namespace rep {
 namespace {
@@ -201,7 +202,7 @@ class Folders {
     const auto [known, fresh] = identities_.emplace(name, Json());
     const std::string path = output_ + "/" + name + "/result.json";
     if (fresh && std::filesystem::exists(path)) {
-      const Json result = Json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
+      const Json result = read_json_file(path);
       if (result.is_object()) known->second = result.value("identity", Json());
     }
     return known->second;

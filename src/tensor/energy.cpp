@@ -14,6 +14,7 @@
 #include <optional>
 #include <sstream>
 
+#include "core/affix.h"
 #include "core/numbers.h"
 #include "core/suggest.h"
 
@@ -45,10 +46,6 @@ std::vector<fs::path> entries(const fs::path& folder) {
   }
   std::sort(paths.begin(), paths.end());
   return paths;
-}
-
-bool begins_with(const std::string& text, const std::string& start) {
-  return text.compare(0, start.size(), start) == 0;
 }
 
 /// A counter that only rises, but for wrapping around at `range` (0: never).

@@ -1,0 +1,22 @@
+#include "core/json_file.h"
+
+#include "core/error.h"
+#include "core/files.h"
+
+namespace rep {
+
+Json read_json_file(const std::string& path) {
+  constexpr size_t kMaxBytes = size_t{64} << 20;
+  constexpr int kMaxDepth = 32;
+  const auto bound_depth = [&](int depth, Json::parse_event_t, Json&) {
+    if (depth > kMaxDepth) throw Error(path + ": nested too deeply to be a file of rep");
+    return true;
+  };
+  try {
+    return Json::parse(read_file(path, kMaxBytes), bound_depth);
+  } catch (const Json::exception&) {
+    return nullptr;
+  }
+}
+
+}  // namespace rep
