@@ -67,6 +67,8 @@ def plot_over_tasks(plt, rows, curve, label, save):
     figure, axes = plt.subplots(figsize=(6, 4))
     for row in rows:
         x, mean, sd = (row["curves"][curve][key] for key in ("x", "mean", "sd"))
+        if not x:  # of joint learning, which is tested once
+            continue
         axes.plot(x, mean, linestyle=dashes(row), label=row["label"], **style(row))
         axes.fill_between(x, [m - d for m, d in zip(mean, sd)], [m + d for m, d in zip(mean, sd)],
                           alpha=0.16, color=row["style"]["colour"], linewidth=0)
@@ -88,7 +90,7 @@ def plot_cost(plt, rows, save):
         for row in rows:
             x, y = row["metrics"][key], row["metrics"]["average_accuracy"]
             if y is not None:
-                axes.errorbar(x["mean"] * scale, y["mean"], y["sd"], x["sd"] * scale, capsize=2,
+                axes.errorbar(x["mean"] * scale, y["mean"], y["sd"] or 0, (x["sd"] or 0) * scale, capsize=2,
                               linestyle="", label=row["label"], **style(row))
 
         def point(row):
