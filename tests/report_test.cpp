@@ -334,7 +334,7 @@ TEST(Report, MarksTheBestOfEachColumnInEveryFormat) {
   EXPECT_EQ(make_report(with),
             "method.name,name,n,average_accuracy_mean,average_accuracy_sd,forgetting_mean,"
             "forgetting_sd\n"
-            "coda_prompt,exp-coda_prompt,1,60.000000,0.000000,40.000000,0.000000\n"
+            "coda_prompt,exp-coda_prompt,1,60.000000,,40.000000,\n"
             "l2p,exp-l2p,2,51.000000,1.414214,49.000000,1.414214\n");
   with.format = "table";
   const std::string table = make_report(with);

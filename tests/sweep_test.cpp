@@ -370,7 +370,7 @@ TEST(Sweep, SaysWhatSlurmLacksInASentence) {
       << missing.output;
   const Finished local = shell_command(REP_EXECUTABLE + arguments + " --gres gpu:1");
   EXPECT_EQ(local.exit_code, 1);
-  EXPECT_EQ(local.output, "rep: --gres: is for --engine slurm; add that, or take it away\n");
+  EXPECT_EQ(local.output, "rep: --gres: is for --engine slurm; add that, or remove it\n");
   const Finished bad = shell_command(REP_EXECUTABLE + arguments + " --engine slurm --time '1 --x'");
   EXPECT_EQ(bad.exit_code, 1);
   EXPECT_EQ(occurrences(bad.output, "^rep: --time: '[^\n]*has signs that no such value has"), 1)
