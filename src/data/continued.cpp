@@ -19,7 +19,7 @@
 namespace rep {
 namespace {
 
-constexpr double kMaxImages = 1e8;  // of which labels are kept
+constexpr double kMaxImagesBefore = 1e8;  // of which labels are kept
 
 struct ContinuedOptions {
   Section before, added;
@@ -71,7 +71,7 @@ ContinuedOptions read_whole(const Section& section) {
   for (const auto* counts : {&options.train_images, &options.test_images}) {
     double images = 0;
     for (const int64_t n : *counts) images += static_cast<double>(n);
-    if (images > kMaxImages) {
+    if (images > kMaxImagesBefore) {
       throw Error(section.where +
                   ": train_images or test_images are more than a data set can have");
     }

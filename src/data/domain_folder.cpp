@@ -88,7 +88,7 @@ std::vector<ImageFile> files_of(const ImageFolderOptions& options, Split split,
   return files;
 }
 
-std::unique_ptr<ImageFiles> open(const ImageFolderOptions& options, Split split) {
+std::unique_ptr<ImageFiles> open_domains(const ImageFolderOptions& options, Split split) {
   if (options.root.empty()) {
     throw Error("dataset.root: domain_folder needs the folder of the images");
   }
@@ -121,7 +121,7 @@ const Registered<DatasetKind> kDomainFolder{
     "arXiv 1812.01754)",
     {[](const Section& section, Split split, int64_t) {
        const auto options = read_section<ImageFolderOptions>(section);
-       return with_options(open(options, split), options);
+       return with_options(open_domains(options, split), options);
      },
      [](const Section& section) { return section_json<ImageFolderOptions>(section); },
      describe_fields<ImageFolderOptions>}};

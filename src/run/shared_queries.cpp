@@ -14,7 +14,7 @@ namespace rep {
 namespace {
 
 /// One more when a feature of unchanged inputs changes: what is in the files is of older programs.
-constexpr int kVersion = 1;
+constexpr int kQueriesVersion = 1;
 
 }  // namespace
 
@@ -26,7 +26,7 @@ void share_queries(Session& session) {
   if (folder.empty() || weights.value("query_weights", weights.at("weights")) == "random") return;
   make_directories(folder);
   const Json known = identity(config);
-  Json key{{"version", kVersion},
+  Json key{{"version", kQueriesVersion},
            {"weights", weights},
            {"backbone", known.at("backbone")},
            {"query_backbone", known.at("efficiency").at("query_backbone")},
