@@ -15,6 +15,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/json.h"
+#include "core/json_file.h"
 #include "core/suggest.h"
 #include "formats/safetensors.h"
 #include "formats/weight_file.h"
@@ -24,9 +25,6 @@
 
 namespace rep {
 namespace {
-
-constexpr size_t kMaxResultBytes = size_t{16} << 20;
-constexpr int kMaxDepth = 32;  // of a result's JSON, which is printed by recursion
 
 void print_json(const Json& json) {
   std::cout << json.dump(2, ' ', false, Json::error_handler_t::replace) << "\n";
@@ -46,17 +44,8 @@ void print_scalars(const Json& json, int indent) {
   }
 }
 
-Json parse(const std::string& text, const std::string& path) {
-  const auto bound_depth = [&](int depth, Json::parse_event_t, Json&) {
-    if (depth > kMaxDepth)
-      throw Error(path + ": the JSON is nested too deeply to be a result of rep");
-    return true;
-  };
-  try {
-    Json json = Json::parse(text, bound_depth);
-    if (json.is_object()) return json;
-  } catch (const Json::exception&) {
-  }
+Json object_in(Json json, const std::string& path) {
+  if (json.is_object()) return json;
   throw Error(path + ": not a JSON object, as rep's results are");
 }
 
@@ -117,7 +106,7 @@ Json position_of(const Inspected& file, const std::string& path) {
   if (values == file.metadata.end()) return nullptr;
   const std::string prefix = "position.";
   Json position = Json::object();
-  const Json all = parse(values->second, path);  // items() refers to it
+  const Json all = object_in(parse_json(values->second, path), path);  // items() refers to it
   for (const auto& [key, value] : all.items()) {
     if (key.compare(0, prefix.size(), prefix) == 0) position[key.substr(prefix.size())] = value;
   }
@@ -206,7 +195,7 @@ void inspect(const InspectArguments& arguments) {
   const std::string file_name = path.string(), suffix = path.extension().string();
   // An index of shards is a weight file.
   if (suffix == ".json" && path.stem().extension() != ".index") {
-    const Json result = parse(read_file(file_name, kMaxResultBytes), file_name);
+    const Json result = object_in(read_json_file(file_name), file_name);
     if (is_model(result)) {
       if (arguments.json) return print_json(result);
       return print_model(result, file_name);

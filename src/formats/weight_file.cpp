@@ -9,6 +9,7 @@
 #include <map>
 #include <set>
 
+#include "core/affix.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/hash.h"
@@ -26,15 +27,6 @@ constexpr size_t kBeginning = 1024;  // bytes by which a file is known
 constexpr size_t kMaxIndexBytes = size_t{64} << 20;
 constexpr int kMaxIndexDepth = 3;  // {"weight_map": {name: file}}
 constexpr size_t kMaxShards = 10000;
-
-bool begins(const std::string& bytes, const std::string& with) {
-  return bytes.compare(0, with.size(), with) == 0;
-}
-
-bool ends(const std::string& text, const std::string& with) {
-  return text.size() >= with.size() &&
-         text.compare(text.size() - with.size(), with.size(), with) == 0;
-}
 
 std::string beginning_of(const std::string& path) {
   namespace fs = std::filesystem;
@@ -63,7 +55,7 @@ std::string beginning_of(const std::string& path) {
 // Text, if it is some, in lower case and without what stands before its first word.
 std::string text_of(const std::string& bytes) {
   if (bytes.find('\0') != std::string::npos) return "";
-  std::string text = begins(bytes, "\xef\xbb\xbf") ? bytes.substr(3) : bytes;
+  std::string text = begins_with(bytes, "\xef\xbb\xbf") ? bytes.substr(3) : bytes;
   text.erase(0, text.find_first_not_of(" \t\r\n"));
   std::transform(text.begin(), text.end(), text.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
@@ -72,7 +64,7 @@ std::string text_of(const std::string& bytes) {
 
 // "git lfs pull" for git-lfs's stand-in (its specification: lines "version", "oid", "size").
 void refuse_pointer(const std::string& path, const std::string& text) {
-  if (!begins(text, "version https://git-lfs.github.com/spec/")) return;
+  if (!begins_with(text, "version https://git-lfs.github.com/spec/")) return;
   std::string size;
   const size_t at = text.find("\nsize ");
   for (size_t i = at == std::string::npos ? text.size() : at + 6;
@@ -86,13 +78,13 @@ void refuse_pointer(const std::string& path, const std::string& text) {
 }
 
 void refuse_page(const std::string& path, const std::string& text) {
-  if (begins(text, "<!doctype") || begins(text, "<html") || begins(text, "<head")) {
+  if (begins_with(text, "<!doctype") || begins_with(text, "<html") || begins_with(text, "<head")) {
     throw Error(path +
                 ": a web page (HTML), not weights: the download got the page about the file, a "
                 "login or an error; fetch the file itself (on Hugging Face its link has /resolve/ "
                 "where the page's has /blob/)");
   }
-  if (begins(text, "<?xml") || begins(text, "<error")) {
+  if (begins_with(text, "<?xml") || begins_with(text, "<error")) {
     throw Error(path +
                 ": an XML message, not weights: the download got an error of its server; open the "
                 "file to read it, and fetch the weights again");
@@ -117,7 +109,7 @@ void refuse_known(const std::string& path, const std::string& bytes) {
       {"7z\xbc\xaf\x27\x1c", "packed with 7-Zip; unpack it first"},
   };
   for (const Known& kind : kinds) {
-    if (begins(bytes, kind.magic)) throw Error(path + ": " + kind.is);
+    if (begins_with(bytes, kind.magic)) throw Error(path + ": " + kind.is);
   }
   if (bytes.size() > 262 && bytes.compare(257, 5, "ustar") == 0) {
     throw Error(path + ": a tar archive; unpack it first");
@@ -132,7 +124,7 @@ WeightFormat format_of_zip(const std::string& path) {
     if (slash != std::string::npos && name.substr(slash + 1) == "data.pkl") {
       return WeightFormat::kTorch;
     }
-    arrays = arrays && ends(name, ".npy");
+    arrays = arrays && ends_with(name, ".npy");
   }
   if (arrays) return WeightFormat::kNpz;
   throw Error(path +
@@ -231,7 +223,7 @@ NamedTensors part_of(const std::string& path, const NamedTensors& tensors, const
   NamedTensors part;
   std::set<std::string> first_words;
   for (const auto& [name, tensor] : tensors) {
-    if (name.size() > key.size() + 1 && begins(name, key) &&
+    if (name.size() > key.size() + 1 && begins_with(name, key) &&
         (name[key.size()] == '.' || name[key.size()] == '/')) {
       part.emplace_back(name.substr(key.size() + 1), tensor);
     }
@@ -252,20 +244,21 @@ NamedTensors part_of(const std::string& path, const NamedTensors& tensors, const
 
 WeightFormat weight_format(const std::string& path) {
   const std::string bytes = beginning_of(path);
-  if (begins(bytes, "PK")) return format_of_zip(path);
+  if (begins_with(bytes, "PK")) return format_of_zip(path);
   // A safetensors file: the length of its JSON header in 8 bytes, of which the last are 0, then it.
-  if ((bytes.size() > 8 && bytes[8] == '{' && bytes[7] == '\0') || ends(path, ".safetensors")) {
+  if ((bytes.size() > 8 && bytes[8] == '{' && bytes[7] == '\0') ||
+      ends_with(path, ".safetensors")) {
     // A page or a pointer under that name is none all the same.
     const std::string text = text_of(bytes);
     refuse_pointer(path, text);
     refuse_page(path, text);
     return WeightFormat::kSafetensors;
   }
-  if (begins(bytes, "\x80\x02")) return WeightFormat::kTorch;
+  if (begins_with(bytes, "\x80\x02")) return WeightFormat::kTorch;
   const std::string text = text_of(bytes);
   refuse_pointer(path, text);
   refuse_page(path, text);
-  if (begins(text, "{")) return WeightFormat::kIndex;
+  if (begins_with(text, "{")) return WeightFormat::kIndex;
   refuse_known(path, bytes);
   throw Error(path +
               ": not a file of weights that is known here: safetensors, numpy's .npz and PyTorch's "

@@ -4,6 +4,7 @@
 #include <cctype>
 #include <set>
 
+#include "core/affix.h"
 #include "core/error.h"
 
 namespace rep {
@@ -77,10 +78,7 @@ std::vector<FoundModel> find_models(const std::set<std::string>& names) {
                                    &clip_family(), &transformers_clip_family()}) {
     const std::string marker = family->patches;
     for (const std::string& name : names) {
-      if (name.size() < marker.size() ||
-          name.compare(name.size() - marker.size(), marker.size(), marker) != 0) {
-        continue;
-      }
+      if (!ends_with(name, marker)) continue;
       const std::string prefix = name.substr(0, name.size() - marker.size());
       const bool whole = prefix.empty() || prefix.back() == '.' || prefix.back() == '/';
       if (whole && names.count(prefix + family->token) > 0) models.push_back({family, prefix});

@@ -123,10 +123,8 @@ std::string wanted_normalisation(const VitOptions& options, const WeightFile& fi
   if (!own.empty()) return own;
   if (!options.normalise.empty()) return options.normalise;
   const auto holds = [&](const std::string& array) {
-    return std::any_of(file.tensors.begin(), file.tensors.end(), [&](const auto& item) {
-      return item.first.size() >= array.size() &&
-             item.first.compare(item.first.size() - array.size(), array.size(), array) == 0;
-    });
+    return std::any_of(file.tensors.begin(), file.tensors.end(),
+                       [&](const auto& item) { return ends_with(item.first, array); });
   };
   if (holds("embedding/kernel")) return "half";  // Google's, all of them
   std::string name = std::filesystem::path(weights).filename().string();

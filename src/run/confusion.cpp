@@ -8,7 +8,6 @@ void Confusion::add(const Task& task, const std::vector<int64_t>& predicted) {
   for (size_t i = 0; i < predicted.size(); ++i) {
     const int64_t label = task.test.at(i).label;
     ++images_[label][predicted[i]];
-    first_task_.emplace(label, task.index);
   }
 }
 
@@ -22,12 +21,8 @@ Json Confusion::to_json(const Stream& stream, const std::vector<std::string>& na
   for (int64_t label = 0; label < seen; ++label) {
     const int64_t id = stream.class_order.at(static_cast<size_t>(label));
     Json line{{"class", id}, {"name", names.at(static_cast<size_t>(id))}};
-    line["task"] = nullptr;
-    if (const auto tested = first_task_.find(label); tested != first_task_.end()) {
-      line["task"] = tested->second;
-    } else if (const auto task = brought_by.find(id); task != brought_by.end()) {
-      line["task"] = task->second;  // without test images
-    }
+    const auto task = brought_by.find(id);
+    line["task"] = task == brought_by.end() ? Json(nullptr) : Json(task->second);
     int64_t images = 0, correct = 0;
     Json predicted = Json::object();
     if (const auto row = images_.find(label); row != images_.end()) {

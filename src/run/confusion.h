@@ -23,7 +23,6 @@ class Confusion {
 
  private:
   std::map<int64_t, std::map<int64_t, int64_t>> images_;  // label -> predicted -> count
-  std::map<int64_t, int64_t> first_task_;                 // of a label
 };
 
 }  // namespace rep

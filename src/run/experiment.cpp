@@ -74,11 +74,10 @@ Json make_head(const Session& session, const Config& config, const Json& run_ide
     const std::string text = note(config.backbone.weights);
     if (!text.empty()) inputs["weights"]["note"] = text;
   }
-  inputs["dataset"] = {
-      {"name", config.dataset.name},
-      {"train_images", session.train->size()},
-      {"test_images", session.test->size()},
-      {"fingerprint", session.train->fingerprint() + "-" + session.test->fingerprint()}};
+  inputs["dataset"] = {{"name", config.dataset.name},
+                       {"train_images", session.train->size()},
+                       {"test_images", session.test->size()},
+                       {"fingerprint", run_identity.at("inputs").at("dataset")}};
   Json head{{"name", config.name},
             {"rep", {{"version", REP_VERSION}, {"revision", REP_REVISION}}},
             {"libtorch", TORCH_VERSION},
@@ -113,8 +112,10 @@ void go_on_from(const FinishedRun& run, Session& session, RunFolder& folder, Pos
   if (!has_room(run, session.config, *learner.method)) state.let_grow();
   Json head = result.head();
   folder.go_on_from(state, run.path + "/metrics.jsonl", learner, position, result);
-  // Queries of another view of the images.
-  if (run.config.train.augment != session.config.train.augment) {
+  // Queries of another view of the old images.
+  const Json was = identity(run.config).at("dataset");
+  const Json is = identity(session.config).at("dataset").at("before");
+  if (was != is || run.config.train.augment != session.config.train.augment) {
     learner.efficiency->queries.forget();
   }
   result.go_on(continued_head(std::move(head), run));
@@ -206,7 +207,9 @@ Result run_experiment(const Config& config, const RunOptions& options, Progress&
   report_inputs(learner.inputs, progress);
   const Json run_identity =
       identity(config, input_digests(config, learner.inputs, *session.train, *session.test));
-  share_queries(session);
+  if (const std::string note = share_queries(session, run_identity); !note.empty()) {
+    progress.info("note: " + note);
+  }
   Result result(make_head(session, config, run_identity));
   if (!session.stream.disjoint) result.set_tasks_share_classes();
   if (!config.eval.offline_result.empty()) {

@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <set>
 
+#include "core/affix.h"
 #include "core/config.h"
 #include "core/error.h"
 #include "core/files.h"
@@ -150,22 +152,23 @@ Json tested_tasks(const Run& run) {
 // What is no part of an identity, and still differs within a row: where and by what its runs were
 // made, and what they were tested on.
 std::vector<std::string> circumstances_that_differ(const std::vector<Row>& rows) {
-  std::vector<std::string> differing;
-  for (const char* pointer : {"/rep/revision", "/libtorch", "/device/name", "/device/threads",
-                              "/device/processes", "/tasks_tested_last"}) {
+  using Of = std::function<Json(const Run&)>;
+  std::vector<std::pair<std::string, Of>> circumstances{{"tasks tested at the end", tested_tasks}};
+  for (const char* pointer :
+       {"/rep/revision", "/libtorch", "/device/name", "/device/threads", "/device/processes"}) {
     const Json::json_pointer at(pointer);
-    const auto value = [&](const Run* run) {
-      if (pointer == std::string("/tasks_tested_last")) return tested_tasks(*run);
-      return run->result.contains(at) ? run->result[at] : Json();
-    };
-    const bool mixed = std::any_of(rows.begin(), rows.end(), [&](const Row& row) {
+    std::string name = pointer + 1;
+    std::replace(name.begin(), name.end(), '/', '.');
+    circumstances.emplace_back(
+        name, [at](const Run& run) { return run.result.contains(at) ? run.result[at] : Json(); });
+  }
+  std::vector<std::string> differing;
+  for (const auto& [name, of] : circumstances) {
+    const bool mixed = std::any_of(rows.begin(), rows.end(), [&, &of = of](const Row& row) {
       return std::any_of(row.runs.begin(), row.runs.end(),
-                         [&](const Run* run) { return value(run) != value(row.runs.front()); });
+                         [&](const Run* run) { return of(*run) != of(*row.runs.front()); });
     });
-    if (!mixed) continue;
-    std::string key = pointer + 1;
-    std::replace(key.begin(), key.end(), '/', '.');
-    differing.push_back(key);
+    if (mixed) differing.push_back(name);
   }
   return differing;
 }
@@ -180,11 +183,9 @@ std::vector<std::string> telling_keys(const std::vector<Row>& rows,
     if (differing.count(first)) order.emplace_back(first);
   }
   const auto prefers = [](const std::string& key) {
-    const std::string kind = ".kind";  // says in a word what the options beside it only qualify
-    const bool is_kind =
-        key.size() > kind.size() && key.compare(key.size() - kind.size(), kind.size(), kind) == 0;
-    if (key.rfind("efficiency.", 0) == 0) return is_kind ? 0 : 1;
-    return key.rfind("method.", 0) == 0 ? 2 : 3;
+    // A kind says in a word what the options beside it only qualify.
+    if (begins_with(key, "efficiency.")) return ends_with(key, ".kind") ? 0 : 1;
+    return begins_with(key, "method.") ? 2 : 3;
   };
   std::vector<std::string> rest;
   for (const std::string& key : differing) {

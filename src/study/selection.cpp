@@ -101,8 +101,8 @@ Json settings_json(const std::vector<Setting>& settings) {
   return all;
 }
 
-/// A table for people. `tested`: as in selection.json, empty before the test; `before`: what
-/// earlier choices in the same folder had tested.
+/// A table for people. `tested`: as in selection.json, empty before the test; `before`:
+/// as tested_before() has it.
 std::string as_markdown(const std::vector<Setting>& settings, const Json& tested,
                         const Json& before) {
   std::string text =
@@ -146,25 +146,24 @@ void write(const std::string& output, const std::vector<Setting>& settings, cons
   write_file_atomically(output + "/selection.md", as_markdown(settings, tested, before));
 }
 
-/// What earlier choices in this folder tested, but for `runs`, which are the same again.
+/// The runs in this folder, but for `runs`, that have tested on test images, as earlier choices
+/// did.
 Json tested_before(const std::string& output, const std::vector<SweepRun>& runs) {
+  std::map<std::string, double> tested;
+  for (const auto& entry : std::filesystem::directory_iterator(output)) {
+    const std::string directory = entry.path().filename().string();
+    const std::string path = output + "/" + directory + "/result.json";
+    const bool again = std::any_of(runs.begin(), runs.end(),
+                                   [&](const SweepRun& run) { return run.directory == directory; });
+    if (again || !std::filesystem::exists(path)) continue;
+    const Json json = read_json_file(path);
+    const Json::json_pointer at("/metrics/average_accuracy");
+    if (!json.is_object() || json.value("evaluated_on", Json("test")) != "test") continue;
+    if (json.contains(at) && json[at].is_number()) tested[directory] = json[at].get<double>();
+  }
   Json before = Json::array();
-  const std::string path = output + "/selection.json";
-  if (!std::filesystem::exists(path)) return before;
-  const Json old = read_json_file(path);
-  if (!old.is_object()) return before;
-  for (const char* key : {"tested_before", "tested"}) {
-    for (const Json& run : old.value(key, Json::array())) {
-      if (!run.is_object() || !run.value("directory", Json()).is_string() ||
-          !run.value("average_accuracy", Json()).is_number()) {
-        continue;
-      }
-      const std::string directory = run["directory"];
-      const bool again = std::any_of(runs.begin(), runs.end(), [&](const SweepRun& one) {
-        return one.directory == directory;
-      });
-      if (!again) before.push_back(run);
-    }
+  for (const auto& [directory, accuracy] : tested) {
+    before.push_back({{"directory", directory}, {"average_accuracy", accuracy}});
   }
   return before;
 }

@@ -13,6 +13,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/json.h"
+#include "core/json_file.h"
 #include "core/numbers.h"
 #include "core/suggest.h"
 #include "study/child_process.h"
@@ -22,8 +23,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kJobsBytes = size_t{64} << 20;  // of a jobs.json
-constexpr int kNotFound = 127;                   // a shell's exit code for a missing program
+constexpr int kNotFound = 127;  // a shell's exit code for a missing program
 
 /// What a job does. `case` chooses its run, `save_seconds` before the time is up USR1 comes.
 constexpr char kScriptHead[] = R"(
@@ -118,7 +118,7 @@ std::string jobs_path(const std::string& output) { return output + "/slurm/jobs.
 Json read_jobs(const std::string& output) {
   const std::string path = jobs_path(output);
   if (!fs::exists(path)) return Json::array();
-  const Json json = Json::parse(read_file(path, kJobsBytes), nullptr, /*allow_exceptions=*/false);
+  const Json json = read_json_file(path);
   bool good = json.is_object() && json.contains("jobs") && json["jobs"].is_array();
   for (const Json& job : good ? json["jobs"] : Json::array()) {
     good = good && job.is_object() && job.contains("job") && job["job"].is_string() &&
