@@ -1,6 +1,7 @@
 // efficiency.query_cache: runs share the queries of images that have one view, and no number moves.
 #include <csignal>
 
+#include "tests/image_sets.h"
 #include "tests/run_command.h"
 #include "tests/vit_nano_file.h"
 
@@ -72,6 +73,38 @@ TEST(QueryCache, KeepsOtherWeightsAndOtherImagesApart) {
     EXPECT_FALSE(result["inputs"].contains("queries_from_files")) << more;
     std::filesystem::remove_all(setting.folder + "/second");
   }
+}
+
+// The fingerprint is of the files, which are the same.
+TEST(QueryCache, KeepsOtherWaysToReadTheSameFilesApart) {
+  const Setting setting("query_cache_read");
+  for (const char* split : {"train", "test"}) {
+    for (const char* name : {"ant", "bee", "cat"}) {
+      for (uint8_t i = 0; i < 3; ++i) {
+        put(setting.folder + "/" + split + "/" + name + "/" + std::to_string(i) + ".png",
+            picture(40, 40, static_cast<uint8_t>(name[0] + split[1] + i)));
+      }
+    }
+  }
+  const auto reused = [&](const std::string& name, const std::string& more) {
+    const std::string data = " --set 'dataset={name: image_folder, root: " + setting.folder + "}'";
+    const json result = setting.run(name, kNcm, data + setting.share() + more);
+    return result["inputs"].contains("queries_from_files");
+  };
+  EXPECT_FALSE(reused("first", ""));
+  EXPECT_FALSE(reused("unturned", " --set dataset.exif_orientation=ignore"));
+  EXPECT_TRUE(reused("again", " --set name=again"));
+}
+
+TEST(QueryCache, SaysThatRandomWeightsShareNothing) {
+  const Setting setting("query_cache_random");
+  const Finished run =
+      rep_command("run " + setting.config("c", kNcm) + " --output " + setting.folder +
+                  "/out --set backbone.weights=random" + setting.share());
+  EXPECT_EQ(run.exit_code, 0) << run.output;
+  EXPECT_NE(run.output.find("note: efficiency.query_cache: not used"), std::string::npos)
+      << run.output;
+  EXPECT_FALSE(std::filesystem::exists(setting.shared));
 }
 
 TEST(QueryCache, AResumedRunIsTheSameAndCountsEveryImageOnce) {
